@@ -1,0 +1,1 @@
+"""Atten-Mixer as a leaf package: torch and the standard library only."""
