@@ -1,0 +1,253 @@
+"""The command line: parsing only. Heavy imports wait inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dissect import __version__
+from dissect.errors import DissectError
+
+
+class _Main(click.Group):
+    """Turns errors meant for the user into one line on stderr; --debug shows the traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        debug = "--debug" in sys.argv
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.Abort:
+            click.echo("dissect: interrupted", err=True)
+            sys.exit(130)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "dissect"
+            click.echo(f"{where}: {' '.join(error.format_message().split())} (see {where} --help)", err=True)
+            sys.exit(2)
+        except click.ClickException as error:
+            click.echo(f"dissect: {error.format_message()}", err=True)
+            sys.exit(2)
+        except DissectError as error:
+            if debug:
+                raise
+            click.echo(f"dissect: {' '.join(str(error).split())}", err=True)
+            sys.exit(error.status)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except Exception as error:
+            if debug:
+                raise
+            text = " ".join(str(error).split())
+            click.echo(f"dissect: {type(error).__name__}: {text} (--debug shows where)", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="dissect")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Which parts of a session-based recommender does its accuracy need?
+
+    \b
+    dissect run srgnn                          on a data set made on the spot
+    dissect run srgnn --dataset diginetica     on real data
+    dissect plot runs/RUN                      the density figure again
+    """
+
+
+def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+_MODEL_OPTIONS = _options(
+    click.option("--dataset", default="demo", show_default=True, help="Name of a data set; see 'dissect data list'."),
+    click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie (else DISSECT_DATA, cache)."),
+    click.option("--encoder", help="Swap the recipe's encoder; see 'dissect models'."),
+    click.option("--readout", help="Swap the recipe's readout."),
+    click.option("--scorer", help="Swap the recipe's scorer: dot or cosine."),
+    click.option("--dim", type=int, help="Width d [default: the recipe's]."),
+    click.option("--sigma", type=float, help="Scale of the cosine scorer [default: the recipe's]."),
+    click.option("--setting", default="published", show_default=True,
+                 help="published: each model's own; paper: d 256, batch 100 for all."),
+    click.option("--batch-size", type=int, help="[default: the recipe's]"),
+    click.option("--sparsify", default="all", show_default=True, metavar="all|none|gnn|readout|PART[,PART]",
+                 help="Which parts to wrap in sparse variational dropout."),
+    click.option("--noise", default="local", show_default=True, help="local: per row; weight: one draw a step."),
+    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+)  # fmt: skip
+
+
+@main.command()
+@click.argument("model", required=False)
+@_MODEL_OPTIONS
+@click.option("--prior", default="log-uniform", show_default=True, help="log-uniform, ard or normal.")
+@click.option("--rule", default="log-alpha", show_default=True,
+              help="What counts as kept: log-alpha, magnitude, signed or snr.")
+@click.option("--threshold", type=float, help="Threshold of the rule [default: the rule's own].")
+@click.option("--kl-scale", type=float, default=1.0, show_default=True, help="Factor on the KL; 1 is the bound's.")
+@click.option("--warmup", type=float, nargs=2, default=(0.1, 0.4), show_default=True, metavar="START END",
+              help="Shares of the steps at which the KL weight leaves 0 and is full.")
+@click.option("--lr-sigma", type=float, default=1e-2, show_default=True, help="Learning rate of log sigma^2, constant.")
+@click.option("--epochs", type=int, default=10, show_default=True)
+@click.option("--steps", type=int, help="Optimiser steps in all; outranks --epochs.")
+@click.option("--lr", type=float, help="[default: the recipe's]")
+@click.option("--lr-step", type=int, help="Epochs between decays of the rate [default: the recipe's].")
+@click.option("--weight-decay", type=float, help="L2 of unwrapped weights [default: the recipe's].")
+@click.option("--patience", type=int, default=3, show_default=True,
+              help="Epochs without gain before a dense run stops.")
+@click.option("--protocol", default="honest", show_default=True,
+              help="honest: select on validation; paper-code: select on test, stamped optimistic.")
+@click.option("--refit", is_flag=True, help="After selection, train on training + validation, then test.")
+@click.option("--ties", default="half", show_default=True, help="half, optimistic or pessimistic.")
+@click.option("--max-train", type=int, help="Train on a random subset of that many training sessions.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Directory for run folders.")
+@click.option("--init", type=click.Path(path_type=Path), metavar="RUN", help="Start from that run's weights.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue RUN with its own spec.")
+@click.option("--force", is_flag=True, help="Run again where a finished run of the same id is there.")
+@click.option("--json", "as_json", is_flag=True, help="End with the result as JSON on one line of stdout.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--debug", is_flag=True, expose_value=False, hidden=True)
+@click.pass_context
+def run(
+    context: click.Context,
+    model: str | None,
+    out: Path,
+    init: Path | None,
+    resume: Path | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    data_dir: Path | None,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Train MODEL with every part wrapped, track densities, prune, evaluate before and after."""
+    given = [
+        p for p in context.params
+        if context.get_parameter_source(p) == click.core.ParameterSource.COMMANDLINE
+    ]  # fmt: skip
+    if resume is not None:
+        extra = set(given) - {"resume", "data_dir", "as_json", "quiet"}
+        if extra:
+            names = ", ".join(sorted("--" + e.replace("_", "-") if e != "model" else "MODEL" for e in extra))
+            raise DissectError(f"--resume continues a run with its own spec; leave out {names}")
+    elif model is None:
+        raise DissectError("dissect run needs a MODEL (see 'dissect models') or --resume RUN")
+    from dissect.experiment.main import resume_run, start_run
+
+    if resume is not None:
+        start = resume_run(resume, str(data_dir) if data_dir else None, quiet)
+    else:
+        assert model is not None
+        options = {k: v for k, v in options.items() if v is not None}
+        options["data_dir"] = str(data_dir) if data_dir else None
+        start = start_run(model, options, out=out, init=init, force=force, quiet=quiet)
+    if as_json:
+        click.echo(json.dumps(start))
+
+
+@main.command()
+def models() -> None:
+    """List the models, their halves, parts and settings."""
+    from dissect.experiment.show import show_models
+
+    show_models()
+
+
+@main.group()
+def data() -> None:
+    """List, describe and fetch data sets."""
+
+
+@data.command("list")
+@click.option("--data-dir", type=click.Path(path_type=Path))
+def data_list(data_dir: Path | None) -> None:
+    """List the data sets and where each is found."""
+    from dissect.experiment.show import show_data
+
+    show_data(data_dir)
+
+
+@data.command("stats")
+@click.argument("name")
+@click.option("--data-dir", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="As JSON on one line.")
+def data_stats(name: str, data_dir: Path | None, as_json: bool) -> None:
+    """Print what a data set holds."""
+    from dissect.experiment.show import show_stats
+
+    show_stats(name, data_dir, as_json)
+
+
+@data.command("fetch")
+@click.argument("name")
+def data_fetch(name: str) -> None:
+    """Download a data set into the cache and check it."""
+    from dissect.data.sources import fetch
+
+    click.echo(fetch(name))
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for the figure [default: the run's figures/].")
+@click.option("--tensors/--no-tensors", default=True, help="Draw each tensor beside its part.")
+def plot(runs: tuple[Path, ...], out: Path | None, tensors: bool) -> None:
+    """Draw the densities of RUNS against training steps, overlaid."""
+    from dissect.report.plot import write_density_figure
+
+    for path in write_density_figure(list(runs), out, tensors=tensors):
+        click.echo(path)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--rule", help="log-alpha, magnitude, signed or snr [default: the run's].")
+@click.option("--threshold", type=float, help="[default: the run's, or the rule's own]")
+@click.option("--out", type=click.Path(path_type=Path), help="File for the weights [default: RUN/pruned.safetensors].")
+@click.option("--json", "as_json", is_flag=True, help="End with the counts and metrics as JSON on one line.")
+def prune(run: Path, rule: str | None, threshold: float | None, out: Path | None, as_json: bool) -> None:
+    """Prune RUN to a plain dense model, by its own rule or another, and test it."""
+    from dissect.experiment.use import prune_run
+
+    prune_run(run, rule, threshold, out, as_json)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("items", nargs=-1, required=True, type=int)
+@click.option("-k", "--top", default=20, show_default=True, type=click.IntRange(1), help="How many items.")
+@click.option("--pruned", is_flag=True, help="With the pruned weights.")
+def recommend(run: Path, items: tuple[int, ...], top: int, pruned: bool) -> None:
+    """Recommend the next items after a session of ITEMS (the data set's own ids), as JSON."""
+    from dissect.experiment.use import recommend_items
+
+    click.echo(json.dumps(recommend_items(run, list(items), top, pruned)))
+
+
+@main.command()
+@click.argument("model", default="srgnn")
+@_MODEL_OPTIONS
+@click.option("--rounds", default=40, show_default=True, type=click.IntRange(3), help="Steps timed.")
+@click.option("--against", metavar="FILE:CALLABLE",
+              help="Time another implementation's step on the same batches, alternating.")
+@click.option("--dense", is_flag=True, help="Time the unwrapped model's step too, alternating.")
+@click.option("--json", "as_json", is_flag=True, help="End with the figures as JSON on one line.")
+def bench(model: str, data_dir: Path | None, **options: Any) -> None:  # fmt: skip
+    """Time a training step of MODEL by stage and hold it against this machine's limit."""
+    from dissect.experiment.benchmark import bench_model
+
+    bench_model(model, data_dir=str(data_dir) if data_dir else None, **options)

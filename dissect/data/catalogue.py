@@ -1,0 +1,92 @@
+"""The data sets known by name: what each is, where it can be had, and by which hash it is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_GCE = "https://raw.githubusercontent.com/CCIIPLab/GCE-GNN/212575302e42d64b8cf0b9ffe1b71b0db398d5be/datasets"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file to download: its name here, its path under the source's base address, its SHA-256.
+
+    Of some files only the beginning of the SHA-256 is known; then that much is checked.
+    """
+
+    name: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set known by name.
+
+    Parameters
+    ----------
+    name, description : str
+        The name to load it by and a line about it.
+    files : tuple of RemoteFile
+        What to download; empty where the files have to be placed by hand.
+    base : str
+        Address that the files' paths follow.
+    folder : str
+        Folder inside the data set's own in which the files lie, if not that one itself.
+    items, sessions : int or None
+        Number of items and of sessions in its training part, where published.
+    """
+
+    name: str
+    description: str
+    files: tuple[RemoteFile, ...] = ()
+    base: str = _GCE
+    folder: str = ""
+    items: int | None = None
+    sessions: int | None = None
+
+
+def _gce(folder: str, train: str, test: str) -> tuple[RemoteFile, ...]:
+    """Return the two files of a data set in GCE-GNN's repository."""
+    return (
+        RemoteFile("all_train_seq.txt", f"{folder}/all_train_seq.txt", train),
+        RemoteFile("test.txt", f"{folder}/test.txt", test),
+    )
+
+
+DEMO = "demo"
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source(
+            "diginetica",
+            "Diginetica, SR-GNN's preparation",
+            _gce(
+                "diginetica",
+                "55694865221c682aaa9df6cd5a4ddccff5de902334df5605c5767ee464e11365",
+                "b2b81f9cb22feb2174feeb3e678b9de5e41ff1653bf23cdaf9046e5404f002ff",
+            ),
+            items=43_097,
+            sessions=186_670,
+        ),
+        Source(
+            "tmall", "Tmall, GCE-GNN's preparation", _gce("Tmall", "40219a3222bc575e", "7813a74332494348")
+        ),
+        Source(
+            "nowplaying",
+            "Nowplaying, GCE-GNN's preparation",
+            _gce("Nowplaying", "963019b0853b4927", "2c51533a05683877"),
+        ),
+        Source("yoochoose1_64", "Yoochoose 1/64, text", items=17_189, sessions=109_388),
+        Source("gowalla-tail", "the last fifth of Gowalla's sessions, text", items=29_510, sessions=45_994),
+        Source("lessr-sample", "LESSR's processed sample, text", items=3_429, sessions=9_381),
+        Source(
+            "diginetica-sample",
+            "a sample of Diginetica, SR-GNN's preparation",
+            folder="golden",
+            items=309,
+            sessions=469,
+        ),
+    )
+}

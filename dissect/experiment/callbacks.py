@@ -1,0 +1,267 @@
+"""What happens around the steps of a recorded run: logs, saved states, selection of an epoch."""
+
+from __future__ import annotations
+
+import io
+import math
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dissect.experiment import record
+from dissect.experiment.record import RunFolder, write_atomically
+from dissect.sparsity import Instrument, settled
+from dissect.training.train import Callback, Loop, Stop
+
+Metrics = dict[str, float]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its state."""
+
+    def __init__(self, step: int, signum: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.step, self.signum = step, signum
+
+
+class Recorder(Callback):
+    """Append step rows and density rows to the run folder.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    instrument : Instrument, optional
+    every, density_every : int
+        Steps between rows. Density rows are at most a nat of lr budget apart, so that `settled`, which looks
+        at the last three, can be judged from the record.
+    """
+
+    name = "recorder"
+
+    def __init__(self, folder: RunFolder, instrument: Instrument | None, every: int, density_every: int) -> None:
+        self.folder, self.instrument = folder, instrument
+        self.every, self.density_every = every, density_every
+        self.sum, self.count = 0.0, 0
+        self.history: dict[str, list[tuple[float, float]]] = {}  # part -> (lr budget, density)
+        self.latest: dict[str, float] = {}
+
+    def on_start(self, loop: Loop) -> None:
+        """Log the densities before any training."""
+        if loop.step == 0:
+            self._log_density(loop)
+
+    def on_step(self, loop: Loop) -> None:
+        """Log every few steps."""
+        self.sum += float(loop.nll)
+        self.count += 1
+        if loop.step % self.every == 0 or loop.step == loop.plan.steps:
+            row: dict[str, Any] = {
+                "kind": "step",
+                "step": loop.step,
+                "epoch": round(loop.step / loop.plan.steps_per_epoch, 4),
+                "nll": round(self.sum / self.count, 6),
+                "kl": None if self.instrument is None else round(float(self.instrument.kl()), 3),
+                "kl_weight": None if self.instrument is None else self._kl_weight(loop.step),
+                "lr": loop.lr,
+                "lr_budget": round(loop.lr_budget, 6),
+                "examples_per_second": round(loop.train_examples / max(loop.train_seconds, 1e-9), 1),
+            }
+            self.sum, self.count = 0.0, 0
+            self.folder.append(record.METRICS, [row])
+        if self.instrument is not None and (loop.step % self.density_every == 0 or loop.step == loop.plan.steps):
+            self._log_density(loop)
+
+    def _kl_weight(self, step: int) -> float:
+        # Logged without 1 / N: 0 .. kl_scale, comparable between data sets.
+        assert self.instrument is not None
+        return round(self.instrument.kl_weight(step) * self.instrument.examples, 6)
+
+    def _log_density(self, loop: Loop) -> None:
+        if self.instrument is None:
+            return
+        epoch = round(loop.step / loop.plan.steps_per_epoch, 4)
+        rows = self.instrument.density()
+        for row in rows:
+            if row["tensor"] is None and row["total"]:
+                self.history.setdefault(row["part"], []).append((loop.lr_budget, row["density"]))
+                self.latest[row["part"]] = row["density"]
+        self.folder.append(record.DENSITY, [{"step": loop.step, "epoch": epoch, **row} for row in rows])
+
+    def settled(self, part: str, loop: Loop, warmup_end: float) -> bool:
+        """Whether a part's density has come to rest (see `dissect.sparsity.settled`)."""
+        rate = sum(g["lr"] for g in loop.optimizer.param_groups if g.get("name") == "sigma")
+        end = warmup_end * loop.plan.steps * rate
+        return settled(self.history.get(part, []), loop.lr_budget, end)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running mean and the densities so far."""
+        return {"sum": self.sum, "count": self.count, "history": self.history, "latest": self.latest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.sum, self.count = state["sum"], state["count"]
+        self.history, self.latest = state["history"], state["latest"]
+
+
+class Selection(Callback):
+    """Evaluate after each epoch, keep the best weights, stop when nothing improves.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    evaluate : callable
+        ``evaluate(pruned) -> metrics`` on the split that selects.
+    split : str
+        Its name, for the record.
+    sparse : bool
+        Under variational dropout the best epoch lies before sparsity, so the last one counts: nothing is
+        selected, nothing stops early, and each epoch is evaluated with the pruned weights too.
+    patience : int
+        Epochs without a better MRR@20 (under `either`: nor HR@20) before training stops.
+    either : bool
+        Whether a better HR@20 also counts as progress, as in SR-GNN's released loop.
+    """
+
+    name = "selection"
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        evaluate: Callable[[bool], Metrics],
+        split: str,
+        *,
+        sparse: bool,
+        patience: int,
+        either: bool = False,
+    ) -> None:
+        self.folder, self.evaluate, self.split = folder, evaluate, split
+        self.sparse, self.patience, self.either = sparse, patience, either
+        self.best: dict[str, float] = {}
+        self.best_epoch: dict[str, int] = {}
+        self.weights: dict[str, torch.Tensor] = {}
+        self.metrics: Metrics = {}
+        self.metrics_pruned: Metrics | None = None
+        self.bad = 0
+
+    def on_epoch(self, loop: Loop) -> None:
+        """Evaluate and compare."""
+        epoch = math.ceil(loop.step / loop.plan.steps_per_epoch)
+        found = {False: self.evaluate(False)} | ({True: self.evaluate(True)} if self.sparse else {})
+        self.folder.append(
+            record.METRICS,
+            [
+                {
+                    "kind": "evaluation", "step": loop.step, "epoch": epoch, "split": self.split,
+                    "pruned": pruned, **values,
+                }
+                for pruned, values in found.items()
+            ],
+        )  # fmt: skip
+        improved = [name for name, value in found[False].items() if value > self.best.get(name, -1.0)]
+        for name in improved:
+            self.best[name], self.best_epoch[name] = found[False][name], epoch
+        if self.sparse or "mrr@20" in improved:
+            self.metrics, self.metrics_pruned = found[False], found.get(True)
+            if not self.sparse:
+                self.weights = {k: v.detach().clone() for k, v in loop.model.state_dict().items()}
+        progress = "mrr@20" in improved or (self.either and "hr@20" in improved)
+        self.bad = 0 if progress else self.bad + 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return not self.sparse and self.bad >= self.patience
+
+    def restore(self, model: torch.nn.Module) -> None:
+        """Put the selected weights into `model`."""
+        if self.weights:
+            model.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far."""
+        names = ("best", "best_epoch", "weights", "metrics", "metrics_pruned", "bad")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class Checkpoint(Callback):
+    """Save the state every two minutes, after each epoch, and when SIGINT or SIGTERM asks to stop.
+
+    It stands last in the list of callbacks, so that a saved state holds all that the others did.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    phase : str
+        ``select`` or ``refit``; a state knows to which phase it belongs.
+    selection : Selection, optional
+        Asked after each epoch whether to go on.
+    seconds : float
+        Between saves.
+    """
+
+    name = "checkpoint"
+
+    def __init__(
+        self, folder: RunFolder, phase: str, selection: Selection | None = None, seconds: float = 120.0
+    ) -> None:
+        self.folder, self.phase, self.selection, self.seconds = folder, phase, selection, seconds
+        self.extra: dict[str, Any] = {}
+        self._saved = time.monotonic()
+        self._signal = 0
+        self._handlers: dict[int, Any] = {}
+        self._done = False
+
+    def on_start(self, loop: Loop) -> None:
+        """Listen for signals; stop at once where the restored state had run out of patience."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._handlers[number] = signal.signal(number, self._listen)
+            except ValueError:  # not in the main thread: nobody can send it a signal
+                break
+        if self.selection is not None and self.selection.exhausted:
+            raise Stop
+
+    def _listen(self, number: int, frame: Any) -> None:
+        self._signal = number
+
+    def on_step(self, loop: Loop) -> None:
+        """Save when it is time or when asked to stop."""
+        at_end = loop.step % loop.plan.steps_per_epoch == 0 or loop.step == loop.plan.steps
+        if at_end:  # on_epoch follows; a state saved here would skip its evaluation
+            return
+        if self._signal or time.monotonic() - self._saved > self.seconds:
+            self.save(loop)
+        self._leave_if_asked(loop)
+
+    def on_epoch(self, loop: Loop) -> None:
+        """Save, and stop when the selection has run out of patience."""
+        self.save(loop)
+        self._leave_if_asked(loop)
+        if self.selection is not None and self.selection.exhausted:
+            raise Stop
+
+    def on_end(self, loop: Loop) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def save(self, loop: Loop) -> None:
+        """Write the state atomically."""
+        buffer = io.BytesIO()
+        state = {"phase": self.phase, "logs": self.folder.log_sizes(), "extra": self.extra, **loop.state_dict()}
+        torch.save(state, buffer)
+        write_atomically(self.folder / record.STATE, buffer.getvalue())
+        self._saved = time.monotonic()
+
+    def _leave_if_asked(self, loop: Loop) -> None:
+        if self._signal:
+            raise Interrupted(loop.step, self._signal)

@@ -1,0 +1,70 @@
+"""`dissect run`: start or resume a run, draw its figure, print its table."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from dissect.errors import DissectError
+from dissect.experiment import record
+from dissect.experiment.callbacks import Interrupted
+from dissect.experiment.record import RunFolder
+from dissect.experiment.run import Run
+from dissect.experiment.spec import Spec
+
+
+def start_run(
+    model: str, options: dict[str, Any], *, out: Path, init: Path | None, force: bool, quiet: bool
+) -> dict[str, Any]:
+    """Run `model` with the given options, unless a finished run of the same id is in `out`."""
+    if init is not None:
+        source = RunFolder(init).read_json(record.RESULT)
+        options = {**options, "init": source["run_id"]}
+    run = Run(Spec.create(model, **options), out=out, quiet=quiet)
+    if run.folder.result is not None:
+        if force:
+            shutil.rmtree(run.folder.path)
+        else:
+            print(f"{run.folder.path} holds this run, finished; --force runs it again", file=sys.stderr)
+    elif (run.folder / record.STATE).exists():
+        if force:
+            shutil.rmtree(run.folder.path)
+        else:
+            raise DissectError(
+                f"{run.folder.path} holds this run, unfinished: dissect run --resume {run.folder.path} goes on, "
+                "--force starts over"
+            )
+    return _finish(run, None if init is None else init / record.WEIGHTS)
+
+
+def resume_run(folder: Path, data_dir: str | None, quiet: bool) -> dict[str, Any]:
+    """Go on with the run in `folder`; a finished one is printed."""
+    return _finish(Run.resume(folder, data_dir, quiet), None)
+
+
+def _finish(run: Run, init: Path | None) -> dict[str, Any]:
+    import signal
+
+    def stop(number: int, frame: Any) -> None:
+        raise Interrupted(-1, number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        result = run.execute(init)
+    except (Interrupted, KeyboardInterrupt) as why:
+        number = why.signum if isinstance(why, Interrupted) else signal.SIGINT
+        at = f" at step {why.step}" if isinstance(why, Interrupted) and why.step >= 0 else ""
+        raise DissectError(
+            f"stopped{at}; go on with: dissect run --resume {run.folder.path}", 128 + number
+        ) from None
+    figure = None
+    if result["density"]:
+        from dissect.report.plot import write_density_figure
+
+        figure = write_density_figure([run.folder.path], run.folder / record.FIGURES)
+    from dissect.report.tables import print_result
+
+    print_result(result, run.folder.path, figure)
+    return result

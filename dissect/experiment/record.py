@@ -1,0 +1,134 @@
+"""The run folder: every file name, and writes that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dissect.errors import DissectError
+
+SPEC = "spec.json"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+DENSITY = "density.jsonl"
+RANKS = "ranks.npz"
+WEIGHTS = "model.safetensors"
+PRUNED_WEIGHTS = "pruned.safetensors"
+STATE = "state/state.pt"
+RESULT = "result.json"
+THRESHOLDS = "thresholds.json"
+FIGURES = "figures"
+#: What a committed record leaves out.
+LARGE = (WEIGHTS, PRUNED_WEIGHTS, "state")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._logs: dict[str, Any] = {}
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises
+        ------
+        DissectError
+            If it can't be written.
+        """
+        try:
+            (self.path / "state").mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".probe.tmp"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise DissectError(f"can't write to {self.path}: {error.strerror}; choose another --out DIR") from None
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The finished run's result, or None."""
+        path = self / RESULT
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the run.
+
+        Raises
+        ------
+        DissectError
+            If it is not there or not JSON.
+        """
+        path = self / name
+        try:
+            return json.loads(path.read_text())
+        except OSError:
+            raise DissectError(f"{self.path} is no run folder: {name} is missing") from None
+        except ValueError:
+            raise DissectError(f"{path} is damaged: not JSON") from None
+
+    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write a JSON file atomically."""
+        write_atomically(self / name, json.dumps(data, indent=1) + "\n")
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to a jsonl file; they can be read at once."""
+        if name not in self._logs:
+            self._logs[name] = open(self / name, "ab")  # noqa: SIM115 - open for the run's length
+        log = self._logs[name]
+        log.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        log.flush()
+
+    def log_sizes(self) -> dict[str, int]:
+        """Bytes written so far to each jsonl file."""
+        return {n: (self / n).stat().st_size if (self / n).exists() else 0 for n in (METRICS, DENSITY)}
+
+    def cut_logs(self, sizes: Mapping[str, int]) -> None:
+        """Cut the jsonl files back to `sizes`: what was logged after the saved state is logged again."""
+        self.close()
+        for name in (METRICS, DENSITY):
+            with open(self / name, "ab") as file:
+                file.truncate(sizes.get(name, 0))
+
+    def close(self) -> None:
+        """Close the jsonl files."""
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
+
+
+def copy_record(run: Path | str, destination: Path | str) -> Path:
+    """Copy a finished run without weights and state: what is small enough to commit.
+
+    Parameters
+    ----------
+    run, destination : path
+        `destination` must not exist.
+    """
+    target = Path(destination)
+    shutil.copytree(run, target, ignore=lambda folder, names: [n for n in names if n in LARGE])
+    return target

@@ -1,0 +1,176 @@
+"""What is to be run: a frozen, validated description, and the id that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from dissect.errors import DissectError
+from dissect.models.recipes import Recipe, choose, recipe_of
+from dissect.sparsity import NOISES, PRIORS, RULES
+from dissect.training.evaluate import TIES
+
+#: Version of the run folder; part of every run id.
+SCHEMA = 1
+PROTOCOLS = ("honest", "paper-code")
+SETTINGS = ("published", "paper")
+#: Fields that say where or how verbosely, not what: they are no part of the id.
+_OUTSIDE_ID = ("data_dir", "device")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run, validated. Every scientific choice is a field, defaults too, so that the id covers it.
+
+    Attributes
+    ----------
+    model, encoder, readout, scorer : str
+        Recipe, and its halves where they are swapped.
+    dataset, data_dir, max_train
+        Which data; `max_train` trains on a random subset of that many training sessions.
+    sparsify : str
+        ``all``, ``none``, or parts and aliases joined by commas.
+    prior, noise, rule, threshold, kl_scale, warmup, lr_sigma, log_sigma2
+        The instrument (see `dissect.sparsity`); `warmup` holds the shares of the planned steps at which the
+        KL weight leaves 0 and reaches `kl_scale`.
+    dim, sigma, epochs, steps, batch_size, lr, weight_decay, lr_step, lr_gamma, patience, seed
+        The model's width and its training; `steps` (0: unused) outranks `epochs`.
+    protocol, refit, ties
+        How epochs are selected and ranks counted.
+    valid_fraction : float
+        The last share of the training sessions that validates, under ``honest``.
+    init : str
+        Id of the run whose weights this one starts from; empty for none.
+    """
+
+    model: str = "srgnn"
+    encoder: str = ""
+    readout: str = ""
+    scorer: str = ""
+    dataset: str = "demo"
+    data_dir: str = ""
+    max_train: int = 0
+    sparsify: str = "all"
+    prior: str = "log-uniform"
+    noise: str = "local"
+    rule: str = "log-alpha"
+    threshold: float | None = None
+    kl_scale: float = 1.0
+    warmup: tuple[float, float] = (0.1, 0.4)
+    lr_sigma: float = 1e-2
+    log_sigma2: float = -8.0
+    setting: str = "published"
+    dim: int = 100
+    sigma: float = 12.0
+    epochs: int = 10
+    steps: int = 0
+    batch_size: int = 100
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    lr_step: int = 3
+    lr_gamma: float = 0.1
+    patience: int = 3
+    seed: int = 0
+    protocol: str = "honest"
+    refit: bool = False
+    ties: str = "half"
+    valid_fraction: float = 0.2
+    device: str = "auto"
+    precision: str = "fp32"
+    init: str = ""
+
+    def __post_init__(self) -> None:
+        recipe = recipe_of(self.model, self.encoder or None, self.readout or None, self.scorer or None)
+        for name in ("encoder", "readout", "scorer"):
+            object.__setattr__(self, name, getattr(recipe, name))
+        object.__setattr__(self, "warmup", tuple(self.warmup))
+        choose("protocol", self.protocol, PROTOCOLS)
+        choose("setting", self.setting, SETTINGS)
+        choose("precision", self.precision, ("fp32",))
+        choose("noise", self.noise, NOISES)
+        choose("prior", self.prior, PRIORS)
+        choose("rule", self.rule, RULES)
+        choose("tie rule", self.ties, TIES)
+        if self.threshold is None:
+            object.__setattr__(self, "threshold", RULES[self.rule].threshold)
+        for name, low in (
+            ("dim", 1), ("batch_size", 1), ("epochs", 1), ("steps", 0), ("lr_step", 1), ("patience", 1),
+            ("max_train", 0), ("seed", 0), ("weight_decay", 0), ("kl_scale", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < low:
+                raise DissectError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be >= {low}")
+        for name in ("lr", "lr_sigma", "sigma"):
+            if not getattr(self, name) > 0:
+                raise DissectError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be > 0")
+        if not 0 < self.valid_fraction < 1:
+            raise DissectError(f"valid_fraction is {self.valid_fraction}; it must lie between 0 and 1")
+        start, end = self.warmup
+        if not 0 <= start <= end <= 1:
+            raise DissectError(f"--warmup is {start} {end}; it takes two shares with 0 <= START <= END <= 1")
+
+    @classmethod
+    def create(cls, model: str, setting: str = "published", **options: Any) -> Spec:
+        """A spec from the options that were given; the others come from the recipe's setting.
+
+        Parameters
+        ----------
+        model : str
+        setting : {"published", "paper"}
+            ``paper``: d 256 and batch 100, the common setting of Table 2 (Atten-Mixer, Section 5.1).
+        **options
+            Fields of `Spec`; None means not given.
+        """
+        recipe = recipe_of(model, options.get("encoder"), options.get("readout"), options.get("scorer"))
+        choose("setting", setting, SETTINGS)
+        base: dict[str, Any] = {
+            name: getattr(recipe, name)
+            for name in ("dim", "batch_size", "lr", "weight_decay", "lr_step", "lr_gamma", "sigma")
+        }
+        if setting == "paper":
+            base |= {"dim": 256, "batch_size": 100}
+        given = {k: v for k, v in options.items() if v is not None}
+        return cls(model=model, setting=setting, **(base | given))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Spec:
+        """Read back what `to_json` wrote; `where` names the file in errors."""
+        try:
+            data = json.loads(text)
+            known = {f.name for f in fields(cls)}
+            if data.pop("schema") != SCHEMA:
+                raise DissectError(f"{where}: written by another version of dissect (schema is not {SCHEMA})")
+            unknown = set(data) - known
+            if unknown:
+                raise DissectError(f"{where}: unknown fields {sorted(unknown)}")
+            return cls(**data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DissectError(f"{where}: not a run's spec ({error})") from None
+
+    def to_json(self) -> str:
+        """The spec as JSON, every field written out."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether any part is wrapped."""
+        return self.sparsify != "none"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe with the halves this run uses."""
+        return recipe_of(self.model, self.encoder, self.readout, self.scorer)
+
+    def replace(self, **changes: Any) -> Spec:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def run_id(self, data_sha256: str) -> str:
+        """``MODEL-DATASET-xxxxxxxx``: equal for equal science.
+
+        The digest covers every field but where the data lie and the device, the schema and the data's hash.
+        """
+        science = {k: v for k, v in asdict(self).items() if k not in _OUTSIDE_ID}
+        text = json.dumps([SCHEMA, data_sha256, science], sort_keys=True)
+        return f"{self.model}-{self.dataset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

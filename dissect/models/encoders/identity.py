@@ -1,0 +1,27 @@
+"""No propagation: the control that the paper argues for."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dissect.batch import Batch
+from dissect.models.gather import rows_of
+from dissect.models.seams import Encoded, Encoder
+
+
+class IdentityEncoder(Encoder):
+    """Hands on the item embeddings as they are; it has no parameters.
+
+    Parameters
+    ----------
+    dim : int
+        Width d; accepted so that every encoder is built alike.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, batch: Batch, table: Tensor) -> Encoded:
+        """Embed each click."""
+        return Encoded(batch, rows_of(table, batch.items), table)

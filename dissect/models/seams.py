@@ -1,0 +1,64 @@
+"""What passes between the halves of a model: encoder -> Encoded -> readout -> query -> scorer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dissect.batch import Batch
+
+Parts = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder hands to a readout.
+
+    Attributes
+    ----------
+    batch : Batch
+    clicks : Tensor, (T, d)
+        Hidden state of each click, packed as the batch is.
+    nodes : Tensor, (M, d), optional
+        Hidden state of each distinct item of each session, for readouts over nodes.
+    star : Tensor, (B, d), optional
+        State of a session-wide node.
+    table : Tensor, (items, d)
+        The item table to score against.
+    """
+
+    batch: Batch
+    clicks: Tensor
+    table: Tensor
+    nodes: Tensor | None = None
+    star: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model returns: query (B, d), item table (items, d), and an auxiliary loss where it has one."""
+
+    query: Tensor
+    table: Tensor
+    aux_loss: Tensor | None = None
+
+
+class Encoder(nn.Module):
+    """Item table and batch in, hidden states out; `PARTS` names the weights of each part."""
+
+    PARTS: Parts = {"propagation": (), "combination": ()}
+
+    def forward(self, batch: Batch, table: Tensor) -> Encoded:  # pragma: no cover - interface
+        """Encode `batch`; `table` is (items, d)."""
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+
+class Readout(nn.Module):
+    """Hidden states in, one query (B, d) for each session out; `PARTS` as in :class:`Encoder`."""
+
+    PARTS: Parts = {"attention": (), "transformation": ()}
+
+    def forward(self, encoded: Encoded) -> Tensor:  # pragma: no cover - interface
+        """Read out `encoded`."""
+        raise TypeError(f"{type(self).__name__} has no forward")

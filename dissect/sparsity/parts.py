@@ -1,0 +1,142 @@
+"""Parts of a model as plain data: part -> names of its modules, resolved against a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from dissect.errors import DissectError
+
+Parts = Mapping[str, Sequence[str]]
+ALIASES: dict[str, tuple[str, ...]] = {
+    "gnn": ("propagation", "combination"),
+    "readout": ("attention", "transformation"),
+}
+HANDLED: tuple[type[nn.Module], ...] = (nn.Linear, nn.GRUCell)
+FUSED: dict[type[nn.Module], str] = {
+    nn.GRU: "write the recurrence with nn.GRUCell",
+    nn.LSTM: "write the recurrence with nn.GRUCell or with nn.Linear layers",
+    nn.RNN: "write the recurrence with nn.Linear layers",
+    nn.MultiheadAttention: "write the attention with nn.Linear projections",
+}
+
+
+def resolve_parts(
+    model: nn.Module,
+    parts: Parts,
+    which: str | Iterable[str] = "all",
+    aliases: Mapping[str, Sequence[str]] = ALIASES,
+) -> dict[str, list[str]]:
+    """The modules to wrap of each chosen part.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any model.
+    parts : mapping of str to sequence of str
+        Part -> dotted module names, where ``*``, ``?`` and ``[...]`` match as in a shell (a ``*`` crosses
+        dots). A name of a container stands for the linear maps and GRU cells inside it. A part may be empty.
+    which : 'all', or a name, or several
+        Parts or aliases.
+    aliases : mapping of str to sequence of str
+        Alias -> parts. A part of the same name goes first; parts of an alias that this model lacks are left
+        out.
+
+    Returns
+    -------
+    dict of str to list of str
+        Chosen part -> names of modules of a type in `HANDLED`, in the order of `parts`.
+
+    Raises
+    ------
+    DissectError
+        For an unknown part, a name that matches no module, a module of a type that can't be wrapped, and a
+        module that is in two parts.
+    """
+    chosen = choose_parts(parts, which, aliases)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    owner: dict[int, tuple[str, str]] = {}
+    resolved: dict[str, list[str]] = {}
+    for part, patterns in parts.items():
+        names: list[str] = []
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            names += [n for n in _match(part, pattern, modules) if n not in names]
+        resolved[part] = []
+        for name in names:
+            other, known = owner.setdefault(id(modules[name]), (part, name))
+            if other != part:
+                raise DissectError(
+                    f"module {name!r} is in two parts, {other!r} and {part!r}; it belongs to one"
+                )
+            if known == name:  # a second name of one module is no second module
+                resolved[part].append(name)
+    return {part: names for part, names in resolved.items() if part in chosen}
+
+
+def choose_parts(
+    parts: Parts, which: str | Iterable[str], aliases: Mapping[str, Sequence[str]] = ALIASES
+) -> set[str]:
+    """Names of the parts that `which` stands for; see `resolve_parts`."""
+    if which == "all":
+        return set(parts)
+    chosen: set[str] = set()
+    for name in [which] if isinstance(which, str) else which:
+        found = [name] if name in parts else [p for p in aliases.get(name, ()) if p in parts]
+        if not found:
+            raise DissectError(
+                f"unknown part {name!r}; parts: {', '.join(parts) or 'none'}; aliases: "
+                + (", ".join(f"{alias} = {'+'.join(names)}" for alias, names in aliases.items()) or "none")
+            )
+        chosen.update(found)
+    return chosen
+
+
+def _match(part: str, pattern: str, modules: Mapping[str, nn.Module]) -> list[str]:
+    matched = [pattern] if pattern in modules else [n for n in modules if n and fnmatchcase(n, pattern)]
+    if not matched:
+        raise DissectError(
+            f"part {part!r}: {pattern!r} matches no module; modules: {', '.join(n for n in modules if n)}"
+        )
+    names: list[str] = []
+    for name in matched:
+        names += [n for n in _wrappable(part, name, modules) if n not in names]
+    if not names:
+        raise DissectError(
+            f"part {part!r}: {pattern!r} matches {type(modules[matched[0]]).__name__}, with nothing in it to wrap; "
+            f"valid types: {_valid()}"
+        )
+    return names
+
+
+def _wrappable(part: str, name: str, modules: Mapping[str, nn.Module]) -> list[str]:
+    module = modules[name]
+    kind = type(module).__name__
+    for fused, advice in FUSED.items():
+        if isinstance(module, fused):
+            raise DissectError(
+                f"part {part!r}: {name!r} is a fused {kind}, whose single weights noise can't reach; {advice}"
+            )
+    for handled in HANDLED:
+        if isinstance(module, handled):
+            if type(module).forward is not handled.forward:
+                raise DissectError(
+                    f"part {part!r}: {name!r} is {kind}, already wrapped or with a forward pass of its own; "
+                    f"valid types: {_valid()}"
+                )
+            return [name]
+    # Vectors (a layer norm's scale) stay deterministic as biases do; a matrix left out would falsify the
+    # density.
+    matrices = [n for n, p in module.named_parameters(recurse=False) if p.dim() > 1]
+    if matrices:
+        raise DissectError(
+            f"part {part!r}: {name!r} is {kind} with the weight {matrices[0]!r}, which can't be wrapped; "
+            f"valid types: {_valid()}"
+        )
+    prefix = f"{name}." if name else ""
+    return [n for child, _ in module.named_children() for n in _wrappable(part, prefix + child, modules)]
+
+
+def _valid() -> str:
+    return ", ".join(f"nn.{t.__name__}" for t in HANDLED) + ", or a container of these"

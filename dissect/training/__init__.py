@@ -1,0 +1,1 @@
+"""Training and evaluation: a model and batches in, records out."""

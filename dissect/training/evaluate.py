@@ -1,0 +1,148 @@
+"""Full ranking: ranks of the targets among all items, and HR, MRR and NDCG from them.
+
+The rank of a target is one plus the number of items that score above it, so one pass of comparisons finds it
+and no top-k is ever taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from dissect.batch import PackedExamples
+from dissect.errors import DissectError
+
+#: How items that score exactly as the target does are counted.
+TIES = {"half": 0.5, "optimistic": 0.0, "pessimistic": 1.0}
+CUTOFFS = (5, 10, 20)
+#: Prefix lengths reported together; the last group is open.
+LENGTH_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 9), (10, 19), (20, None))
+#: Scores held at a time, (sessions x items): 32 MB.
+BLOCK = 1 << 23
+
+Ranks = NDArray[np.float32]
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Any:
+    """Evaluation mode without gradients; the training mode comes back whatever happens inside."""
+    was = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was)
+
+
+def ranks_of_scores(scores: Tensor, targets: Tensor, ties: str = "half") -> Tensor:
+    """Rank of each target among its row's scores.
+
+    Parameters
+    ----------
+    scores : Tensor, (B, items)
+    targets : Tensor, (B,) int64
+    ties : {"half", "optimistic", "pessimistic"}
+        An item that scores as the target does counts as half an item above it, none, or one.
+
+    Returns
+    -------
+    Tensor, (B,) float32
+        ``1 + #{above} + ties``.
+
+    Raises
+    ------
+    DissectError
+        If a score is not finite: it would rank anywhere, first included.
+    """
+    if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(scores).all()):
+        bad = int((~torch.isfinite(scores)).sum())
+        raise DissectError(f"evaluation: {bad} of {scores.numel()} scores are not finite", 1)
+    own = scores.gather(1, targets[:, None])
+    above = (scores > own).sum(1)
+    same = (scores == own).sum(1) - 1  # the target ties with itself
+    return 1 + above.float() + TIES[ties] * same.float()
+
+
+def rank_examples(
+    model: torch.nn.Module,
+    examples: PackedExamples,
+    *,
+    ties: str = "half",
+    seen: Tensor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Ranks:
+    """Rank the target of every example among all items.
+
+    Parameters
+    ----------
+    model : Module
+        ``model(batch)`` gives an output with ``query`` (B, d) and ``table`` (items, d).
+    examples : PackedExamples
+    ties : str
+        A key of `TIES`.
+    seen : Tensor, (items,) bool, optional
+        Items that training saw; a target outside them is a miss (rank infinity), whatever it scores.
+    progress : callable, optional
+        Called with (examples done, examples in all).
+
+    Returns
+    -------
+    array, (N,) float32
+    """
+    out = []
+    device = examples.clicks.device
+    with evaluating(model):
+        # Any output names the table; the normalised copy that a cosine needs is made once.
+        table = model(examples.batch(torch.zeros(1, dtype=torch.int64, device=device))).table
+        table = F.normalize(table, dim=1) if model.scorer.cosine else table  # type: ignore[union-attr]
+        size = max(1, min(1024, BLOCK // table.shape[0]))
+        block = torch.empty(size, table.shape[0], device=device)
+        for i in range(0, len(examples), size):
+            batch = examples.batch(torch.arange(i, min(i + size, len(examples)), device=device))
+            assert batch.targets is not None
+            scores = torch.mm(model(batch).query, table.t(), out=block[: len(batch)])
+            ranks = ranks_of_scores(scores, batch.targets, ties)
+            if seen is not None:
+                ranks.masked_fill_(~seen[batch.targets], torch.inf)
+            out.append(ranks.cpu())
+            if progress:
+                progress(i + len(batch), len(examples))
+    return torch.cat(out).numpy() if out else np.empty(0, np.float32)
+
+
+def metrics(ranks: Ranks) -> dict[str, float]:
+    """HR, MRR and NDCG at 5, 10 and 20, in percent; empty for no ranks.
+
+    With one relevant item, NDCG@K is ``1 / log2(1 + rank)`` within the first K and 0 beyond.
+    """
+    if not len(ranks):
+        return {}
+    ranks64 = ranks.astype(np.float64)
+    out: dict[str, float] = {}
+    for name, gain in (
+        ("hr", np.ones_like(ranks64)),
+        ("mrr", 1 / ranks64),
+        ("ndcg", 1 / np.log2(1 + ranks64)),
+    ):
+        for k in CUTOFFS:
+            out[f"{name}@{k}"] = round(100 * float(np.where(ranks64 <= k, gain, 0).mean()), 4)
+    return out
+
+
+def by_length(ranks: Ranks, lengths: NDArray[Any]) -> dict[str, dict[str, float]]:
+    """Metrics for each group of prefix lengths, with the number of examples ``n`` beside them."""
+    out: dict[str, dict[str, float]] = {}
+    for low, high in LENGTH_GROUPS:
+        mask = (lengths >= low) & (lengths <= (high or np.inf))
+        if mask.any():
+            name = f"{low}+" if high is None else str(low) if low == high else f"{low}-{high}"
+            out[name] = {"n": int(mask.sum()), **metrics(ranks[mask])}
+    return out
