@@ -57,9 +57,7 @@ class Batch:
     targets: Tensor | None = None
 
     @classmethod
-    def from_lists(
-        cls, sessions: list[list[int]], targets: list[int] | None = None, device: str = "cpu"
-    ) -> Batch:
+    def from_lists(cls, sessions: list[list[int]], targets: list[int] | None = None, device: str = "cpu") -> Batch:
         """Pack Python lists; for tests, examples and single recommendations."""
         lengths = torch.tensor([0] + [len(s) for s in sessions])
         items = torch.tensor([i for s in sessions for i in s], dtype=torch.int64)

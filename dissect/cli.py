@@ -70,7 +70,8 @@ def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
     return apply
 
 
-_MODEL_OPTIONS = _options(
+def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return _options(
     click.option("--dataset", default="demo", show_default=True, help="Name of a data set; see 'dissect data list'."),
     click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie (else DISSECT_DATA, cache)."),
     click.option("--encoder", help="Swap the recipe's encoder; see 'dissect models'."),
@@ -81,8 +82,8 @@ _MODEL_OPTIONS = _options(
     click.option("--setting", default="published", show_default=True,
                  help="published: each model's own; paper: d 256, batch 100 for all."),
     click.option("--batch-size", type=int, help="[default: the recipe's]"),
-    click.option("--sparsify", default="all", show_default=True, metavar="all|none|gnn|readout|PART[,PART]",
-                 help="Which parts to wrap in sparse variational dropout."),
+    click.option("--sparsify", default=sparsify, show_default=True, metavar="all|none|gnn|readout|PART[,PART]",
+                 help=about),
     click.option("--noise", default="local", show_default=True, help="local: per row; weight: one draw a step."),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
@@ -91,30 +92,51 @@ _MODEL_OPTIONS = _options(
 
 @main.command()
 @click.argument("model", required=False)
-@_MODEL_OPTIONS
+@_model_options("all", "Which parts to wrap in sparse variational dropout.")
 @click.option("--prior", default="log-uniform", show_default=True, help="log-uniform, ard or normal.")
-@click.option("--rule", default="log-alpha", show_default=True,
-              help="What counts as kept: log-alpha, magnitude, signed or snr.")
+@click.option(
+    "--rule",
+    default="log-alpha",
+    show_default=True,
+    help="What counts as kept: log-alpha, magnitude, signed or snr.",
+)
 @click.option("--threshold", type=float, help="Threshold of the rule [default: the rule's own].")
 @click.option("--kl-scale", type=float, default=1.0, show_default=True, help="Factor on the KL; 1 is the bound's.")
-@click.option("--warmup", type=float, nargs=2, default=(0.1, 0.4), show_default=True, metavar="START END",
-              help="Shares of the steps at which the KL weight leaves 0 and is full.")
+@click.option(
+    "--warmup",
+    type=float,
+    nargs=2,
+    default=(0.1, 0.4),
+    show_default=True,
+    metavar="START END",
+    help="Shares of the steps at which the KL weight leaves 0 and is full.",
+)
 @click.option("--lr-sigma", type=float, default=1e-2, show_default=True, help="Learning rate of log sigma^2, constant.")
 @click.option("--epochs", type=int, default=10, show_default=True)
 @click.option("--steps", type=int, help="Optimiser steps in all; outranks --epochs.")
 @click.option("--lr", type=float, help="[default: the recipe's]")
 @click.option("--lr-step", type=int, help="Epochs between decays of the rate [default: the recipe's].")
 @click.option("--weight-decay", type=float, help="L2 of unwrapped weights [default: the recipe's].")
-@click.option("--patience", type=int, default=3, show_default=True,
-              help="Epochs without gain before a dense run stops.")
-@click.option("--protocol", default="honest", show_default=True,
-              help="honest: select on validation; paper-code: select on test, stamped optimistic.")
+@click.option(
+    "--patience", type=int, default=3, show_default=True, help="Epochs without gain before a dense run stops."
+)
+@click.option(
+    "--protocol",
+    default="honest",
+    show_default=True,
+    help="honest: select on validation; paper-code: select on test, stamped optimistic.",
+)
 @click.option("--refit", is_flag=True, help="After selection, train on training + validation, then test.")
 @click.option("--ties", default="half", show_default=True, help="half, optimistic or pessimistic.")
 @click.option("--max-train", type=int, help="Train on a random subset of that many training sessions.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
-              help="Directory for run folders.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Directory for run folders.",
+)
 @click.option("--init", type=click.Path(path_type=Path), metavar="RUN", help="Start from that run's weights.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue RUN with its own spec.")
 @click.option("--force", is_flag=True, help="Run again where a finished run of the same id is there.")
@@ -240,11 +262,13 @@ def recommend(run: Path, items: tuple[int, ...], top: int, pruned: bool) -> None
 
 @main.command()
 @click.argument("model", default="srgnn")
-@_MODEL_OPTIONS
+@_model_options("none", "Wrap these parts; the dense step is then timed too, alternating.")
 @click.option("--rounds", default=40, show_default=True, type=click.IntRange(3), help="Steps timed.")
-@click.option("--against", metavar="FILE:CALLABLE",
-              help="Time another implementation's step on the same batches, alternating.")
-@click.option("--dense", is_flag=True, help="Time the unwrapped model's step too, alternating.")
+@click.option(
+    "--against",
+    metavar="FILE:CALLABLE",
+    help="Time another implementation's step on the same batches, alternating.",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with the figures as JSON on one line.")
 def bench(model: str, data_dir: Path | None, **options: Any) -> None:  # fmt: skip
     """Time a training step of MODEL by stage and hold it against this machine's limit."""

@@ -37,6 +37,10 @@ def folder_of(name: str, sha256: str) -> Path:
     return cache_dir() / "parsed" / f"{name}-{sha256[:16]}"
 
 
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(array.tobytes())  # a copy, of a few megabytes
+
+
 def recall(name: str, sha256: str, source: str) -> Dataset | None:
     """Return the parsed copy, mapped into memory; None where there is none or it is damaged."""
     folder = folder_of(name, sha256)
@@ -48,7 +52,7 @@ def recall(name: str, sha256: str, source: str) -> Dataset | None:
         for part in ARRAYS:
             # Copy-on-write: the file can never be written through it, yet torch can wrap it without a copy.
             arrays[part] = np.load(folder / f"{part}.npy", mmap_mode="c")
-            if zlib.crc32(arrays[part]) != meta["crc32"][part]:
+            if _checksum(arrays[part]) != meta["crc32"][part]:
                 return None
         train = Sessions(arrays["train_clicks"], arrays["train_offsets"])
         test = Examples(*(arrays[f"test_{part}"] for part in ("clicks", "start", "end", "session")))
@@ -73,7 +77,7 @@ def remember(dataset: Dataset) -> None:
         "sha256": dataset.sha256,
         "items": dataset.items,
         "first_id": dataset.first_id,
-        "crc32": {part: zlib.crc32(np.ascontiguousarray(array)) for part, array in arrays.items()},
+        "crc32": {part: _checksum(array) for part, array in arrays.items()},
     }
     fresh = None
     try:

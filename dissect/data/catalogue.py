@@ -70,9 +70,7 @@ SOURCES: dict[str, Source] = {
             items=43_097,
             sessions=186_670,
         ),
-        Source(
-            "tmall", "Tmall, GCE-GNN's preparation", _gce("Tmall", "40219a3222bc575e", "7813a74332494348")
-        ),
+        Source("tmall", "Tmall, GCE-GNN's preparation", _gce("Tmall", "40219a3222bc575e", "7813a74332494348")),
         Source(
             "nowplaying",
             "Nowplaying, GCE-GNN's preparation",

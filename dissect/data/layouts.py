@@ -122,9 +122,7 @@ def _count(path: Path | None) -> int | None:
         return None
     text = read_bytes(path).strip()
     if not text.isdigit() or not 0 < len(text) <= 10 or int(text) == 0:
-        raise DissectError(
-            f"{path}, line 1: {ascii(text[:40].decode('utf-8', 'replace'))} is not a number of items"
-        )
+        raise DissectError(f"{path}, line 1: {text[:40].decode('utf-8', 'replace')!a} is not a number of items")
     return int(text)
 
 

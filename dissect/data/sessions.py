@@ -97,9 +97,7 @@ class Examples:
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.int64))
         if not len(self.start) == len(self.end) == len(self.session):
             raise ValueError("start, end and session must have one entry an example")
-        if len(self) and (
-            self.start.min() < 0 or self.lengths.min() < 1 or self.end.max() >= len(self.clicks)
-        ):
+        if len(self) and (self.start.min() < 0 or self.lengths.min() < 1 or self.end.max() >= len(self.clicks)):
             raise ValueError("every prefix needs at least one click and a target inside the clicks")
 
     def __len__(self) -> int:
@@ -165,9 +163,7 @@ def expand(sessions: Sessions) -> Examples:
     counts = sessions.lengths - 1
     session = np.repeat(np.arange(len(sessions)), counts)
     rank = np.arange(len(session)) - _starts(counts)[session]  # 0 is the longest prefix of its session
-    return Examples(
-        sessions.clicks, sessions.offsets[session], sessions.offsets[session + 1] - 1 - rank, session
-    )
+    return Examples(sessions.clicks, sessions.offsets[session], sessions.offsets[session + 1] - 1 - rank, session)
 
 
 def split_validation(sessions: Sessions, fraction: float = 0.2) -> tuple[Sessions, Sessions]:

@@ -22,7 +22,7 @@ DEMO_TEXT = "synthetic sessions, made on the spot"
 
 
 class Row(NamedTuple):
-    """A line of the list of data sets; ``where`` is a folder, ``generated``, ``download`` or ``place by hand``."""
+    """A line of the list; ``where`` is a folder, ``generated``, ``download`` or ``place by hand``."""
 
     name: str
     description: str
@@ -151,7 +151,7 @@ def _locate(name: str, data_dir: str | Path | None, download: bool, progress: bo
         layout = _recognise(root, name)
         if layout is not None:
             return layout
-        # A folder of that name without its files is a slip to report; in the cache it is a download to finish.
+        # Without its files the folder is a slip to report; in the cache it is a download to finish.
         if (root / name).is_dir() and root != cache_dir():
             raise DissectError(f"{root / name} holds no data set: expected {EXPECTED}")
     if source is None:
@@ -160,13 +160,12 @@ def _locate(name: str, data_dir: str | Path | None, download: bool, progress: bo
     target = cache_dir() / name
     if not source.files:
         wanted = "/".join(filter(None, (str(roots[0] / name), source.folder)))
-        raise DissectError(
-            f"data set {name} is not in {looked}; place its files ({EXPECTED}) by hand in {wanted}"
-        )
+        raise DissectError(f"data set {name} is not in {looked}; place its files ({EXPECTED}) by hand in {wanted}")
     if not download:
         names = " and ".join(remote.name for remote in source.files)
         raise DissectError(
-            f"data set {name} is not in {looked}; fetch it with 'dissect data fetch {name}' or place {names} in {target}"
+            f"data set {name} is not in {looked};"
+            f" fetch it with 'dissect data fetch {name}' or place {names} in {target}"
         )
     from dissect.data.download import download as bring
 
@@ -182,6 +181,4 @@ def _unknown(name: str, roots: list[Path]) -> DissectError:
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     looked = ", ".join(str(root) for root in roots)
-    return DissectError(
-        f"unknown data set {name!r}{hint}; looked in {looked}; choose one of: {', '.join(choices)}"
-    )
+    return DissectError(f"unknown data set {name!r}{hint}; looked in {looked}; choose one of: {', '.join(choices)}")

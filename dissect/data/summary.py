@@ -53,7 +53,7 @@ def _fingerprints(examples: Examples) -> np.ndarray:
     """
     width = int(examples.lengths.max(initial=0)) + 1
     starts = np.unique(examples.start)
-    # Position of every click in its own run; runs are disjoint, so the last start at or before a click is its own.
+    # Position of every click in its own run: runs are disjoint, so the last start at or before it is its own.
     run = np.maximum(np.searchsorted(starts, np.arange(len(examples.clicks)), side="right") - 1, 0)
     position = np.clip(np.arange(len(examples.clicks)) - starts[run], 0, width - 1)
     powers = np.ones(width, dtype=np.uint64)

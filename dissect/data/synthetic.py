@@ -11,6 +11,9 @@ a home category, a related second one and a taste (a style), and keeps them. Eac
 So popularity alone says little, the last click says much (category, ring), and the whole session says
 more: which of the styles seen is the taste, and what there is to return to. Item ids are shuffled;
 nothing can be read off them.
+
+MRR@20 in percent with the default arguments: popularity 1.5, counted transitions from the last click
+15.4, the exact predictor that knows the world and sees the whole session 31.7.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ from dissect.errors import DissectError
 CATEGORIES = 25
 STYLES = 8
 SWITCH = 0.12  # probability of going over to the session's other category
-STRAY = 0.4  # probability of a click that ignores the taste
-RETURN = 0.1  # probability of going back to an earlier click
-STEPS = (0.45, 0.15)  # probability of the next item on the ring, and of the one after
+STRAY = 0.45  # probability of a click that ignores the taste
+RETURN = 0.3  # probability of going back to an earlier click
+STEPS = (0.4, 0.1)  # probability of the next item on the ring, and of the one after
 TEST = 0.1  # share of the sessions, the last ones, that are tested on
 
 # Diginetica's shares of lengths 2 to 10; a geometric tail to 70 takes the rest.
@@ -55,9 +58,7 @@ def demo(seed: int = 0, items: int = 2_000, sessions: int = 20_000) -> Dataset:
     """
     cells = CATEGORIES * STYLES
     if items < 3 * cells or sessions < 20:
-        raise DissectError(
-            f"the demo needs at least {3 * cells} items and 20 sessions, not {items} and {sessions}"
-        )
+        raise DissectError(f"the demo needs at least {3 * cells} items and 20 sessions, not {items} and {sessions}")
     rng = np.random.default_rng(seed)
     size = items // cells
     ids = rng.permutation(cells * size).astype(np.int32)

@@ -257,7 +257,12 @@ class Checkpoint(Callback):
     def save(self, loop: Loop) -> None:
         """Write the state atomically."""
         buffer = io.BytesIO()
-        state = {"phase": self.phase, "logs": self.folder.log_sizes(), "extra": self.extra, **loop.state_dict()}
+        state = {
+            "phase": self.phase,
+            "logs": self.folder.log_sizes(),
+            "extra": self.extra,
+            **loop.state_dict(),
+        }
         torch.save(state, buffer)
         write_atomically(self.folder / record.STATE, buffer.getvalue())
         self._saved = time.monotonic()

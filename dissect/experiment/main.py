@@ -56,9 +56,7 @@ def _finish(run: Run, init: Path | None) -> dict[str, Any]:
     except (Interrupted, KeyboardInterrupt) as why:
         number = why.signum if isinstance(why, Interrupted) else signal.SIGINT
         at = f" at step {why.step}" if isinstance(why, Interrupted) and why.step >= 0 else ""
-        raise DissectError(
-            f"stopped{at}; go on with: dissect run --resume {run.folder.path}", 128 + number
-        ) from None
+        raise DissectError(f"stopped{at}; go on with: dissect run --resume {run.folder.path}", 128 + number) from None
     figure = None
     if result["density"]:
         from dissect.report.plot import write_density_figure

@@ -233,7 +233,10 @@ class Run:
         outcome = Outcome(self, phase, splits, model, instrument, plan, extra)
         rate = spec.lr_sigma
         self.recorder = Recorder(
-            self.folder, instrument, max(1, plan.steps // 400), max(1, min(plan.steps // 250, int(1 / rate) or 1))
+            self.folder,
+            instrument,
+            max(1, plan.steps // 400),
+            max(1, min(plan.steps // 250, int(1 / rate) or 1)),
         )
         selecting = phase == "select"
         outcome.selection = (
@@ -282,6 +285,13 @@ def instrument_of(model: SessionModel, spec: Spec, plan: Plan, splits: Splits) -
         instrument.exclude(dead)
         print(f"left out, never called in a forward pass: {', '.join(dead)}", file=sys.stderr)
     return instrument
+
+
+def write_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write a model's parameters as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    record.write_atomically(path, save({k: v.contiguous().cpu() for k, v in model.state_dict().items()}))
 
 
 def load_weights(model: SessionModel, path: Path) -> None:
@@ -347,8 +357,6 @@ class Outcome:
 
     def finish(self) -> dict[str, Any]:
         """Evaluate on the test set and write weights, ranks and curves; returns the result."""
-        from safetensors.torch import save_file
-
         run, spec, folder = self.run, self.run.spec, self.run.folder
         chosen = self.extra if self.phase == "refit" else self.chosen()
         if self.selection is not None:
@@ -386,7 +394,7 @@ class Outcome:
             curves = {r: self.instrument.thresholds(r) for r in ("log-alpha", "magnitude")}
             folder.write_json(record.THRESHOLDS, curves)
             dense = self.instrument.export()
-            save_file({k: v.contiguous().cpu() for k, v in dense.state_dict().items()}, folder / record.PRUNED_WEIGHTS)
+            write_weights(dense, folder / record.PRUNED_WEIGHTS)
         protocol: dict[str, Any] = {
             "name": spec.protocol, "refit": spec.refit, "ties": spec.ties, "optimistic": optimistic,
         }  # fmt: skip
@@ -394,8 +402,7 @@ class Outcome:
             # The released habit: each metric's best epoch on the test set. Never comparable with an honest one.
             test = {k: self.selection.best[k] for k in test}
             protocol["epochs"] = self.selection.best_epoch
-        clean = {k: v for k, v in self.model.state_dict().items() if "log_sigma2" not in k}
-        save_file({k: v.contiguous().cpu() for k, v in clean.items()}, folder / record.WEIGHTS)
+        write_weights(self.model, folder / record.WEIGHTS)  # variances too: `dissect prune` needs them
         np.savez_compressed(folder / record.RANKS, **arrays)  # type: ignore[arg-type]
         loop, recipe = self.loop, spec.recipe
         rate = loop.train_examples / max(loop.train_seconds, 1e-9)
@@ -410,6 +417,7 @@ class Outcome:
                 "name": run.data.name,
                 "sha256": run.data.sha256,
                 "items": run.data.items,
+                "first_id": run.data.first_id,
                 "train_examples": len(self.splits.train),
                 "valid_examples": 0 if self.splits.valid is None else len(self.splits.valid),
                 "test_examples": len(self.splits.test),
@@ -430,7 +438,7 @@ class Outcome:
             "density": density or {},
             "lr_budget": round(loop.lr_budget, 4),
             "pruned": pruned,
-            "parameters": sum(v.numel() for v in clean.values()),
+            "parameters": sum(v.numel() for k, v in self.model.named_parameters() if "log_sigma2" not in k),
             "seconds_per_epoch": round(len(self.splits.train) / rate, 2),
             "examples_per_second": round(rate, 1),
             "device": device_name(run.device),

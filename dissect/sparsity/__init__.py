@@ -7,10 +7,10 @@ The whole use is five lines: wrap, param_groups, penalty, density, export.
 >>> from dissect.sparsity import wrap
 >>> _ = torch.manual_seed(0)
 >>> x = torch.randn(1000, 20)
->>> y = 2 * x[:, :1]                                             # only the first of 20 inputs matters
+>>> y = x[:, :1]                                             # only the first of 20 inputs matters
 >>> model = nn.Sequential(nn.Linear(20, 1))
 >>> probe = wrap(model, {"map": ["0"]}, examples=1000, steps=1000)                       # 1
->>> optimizer = torch.optim.Adam(probe.param_groups(lr=1e-2, lr_sigma=5e-2))             # 2
+>>> optimizer = torch.optim.Adam(probe.param_groups(lr=2e-3, lr_sigma=2e-2))             # 2
 >>> for step in range(1000):
 ...     loss = ((model(x) - y) ** 2).mean() + probe.penalty(step)                        # 3
 ...     optimizer.zero_grad(); loss.backward(); optimizer.step()
@@ -21,6 +21,7 @@ The whole use is five lines: wrap, param_groups, penalty, density, export.
 """
 
 from dissect.sparsity.density import RULES, keep_mask, kept_curve, settled
+from dissect.sparsity.instrument import Instrument, Receipt, Row
 from dissect.sparsity.noise import NOISES
 from dissect.sparsity.parts import ALIASES, resolve_parts
 from dissect.sparsity.penalty import (
@@ -42,7 +43,7 @@ from dissect.sparsity.variational import (
     parameters_of,
     shared_noise,
 )
-from dissect.sparsity.wrap import Instrument, Receipt, Row, wrap
+from dissect.sparsity.wrap import wrap
 
 __all__ = [
     "ALIASES",

@@ -120,9 +120,7 @@ def settled(
     """
     slack = 1e-9 * max(1.0, abs(lr_budget))  # budgets are sums of floats
     start = lr_budget - nats
-    record = sorted(
-        (b, d) for b, d in history if d is not None and warmup_end_budget - slack <= b <= lr_budget + slack
-    )
+    record = sorted((b, d) for b, d in history if d is not None and warmup_end_budget - slack <= b <= lr_budget + slack)
     before = [i for i, (b, _) in enumerate(record) if b <= start + slack]
     if start < warmup_end_budget - slack or not before or before[-1] == len(record) - 1:
         return False

@@ -32,9 +32,7 @@ def check_noise(noise: str) -> str:
     return noise
 
 
-def local_linear(
-    a: Tensor, theta: Tensor, s: Tensor, bias: Tensor | None, eps: Tensor | None = None
-) -> Tensor:
+def local_linear(a: Tensor, theta: Tensor, s: Tensor, bias: Tensor | None, eps: Tensor | None = None) -> Tensor:
     """Linear map with independent noise on every pre-activation.
 
     Parameters

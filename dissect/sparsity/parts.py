@@ -67,17 +67,13 @@ def resolve_parts(
         for name in names:
             other, known = owner.setdefault(id(modules[name]), (part, name))
             if other != part:
-                raise DissectError(
-                    f"module {name!r} is in two parts, {other!r} and {part!r}; it belongs to one"
-                )
+                raise DissectError(f"module {name!r} is in two parts, {other!r} and {part!r}; it belongs to one")
             if known == name:  # a second name of one module is no second module
                 resolved[part].append(name)
     return {part: names for part, names in resolved.items() if part in chosen}
 
 
-def choose_parts(
-    parts: Parts, which: str | Iterable[str], aliases: Mapping[str, Sequence[str]] = ALIASES
-) -> set[str]:
+def choose_parts(parts: Parts, which: str | Iterable[str], aliases: Mapping[str, Sequence[str]] = ALIASES) -> set[str]:
     """Names of the parts that `which` stands for; see `resolve_parts`."""
     if which == "all":
         return set(parts)
@@ -104,7 +100,7 @@ def _match(part: str, pattern: str, modules: Mapping[str, nn.Module]) -> list[st
         names += [n for n in _wrappable(part, name, modules) if n not in names]
     if not names:
         raise DissectError(
-            f"part {part!r}: {pattern!r} matches {type(modules[matched[0]]).__name__}, with nothing in it to wrap; "
+            f"part {part!r}: {pattern!r} matches {type(modules[matched[0]]).__name__}: nothing to wrap; "
             f"valid types: {_valid()}"
         )
     return names

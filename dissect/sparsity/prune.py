@@ -11,9 +11,7 @@ from dissect.sparsity.density import keep_mask
 from dissect.sparsity.variational import named_variational, to_dense, variational_modules
 
 
-def prune_counts(
-    model: nn.Module, rule: str = "log-alpha", threshold: float | None = None
-) -> tuple[int, int]:
+def prune_counts(model: nn.Module, rule: str = "log-alpha", threshold: float | None = None) -> tuple[int, int]:
     """Kept and total number of wrapped weights, tied ones once."""
     kept = total = 0
     for _, theta, s in named_variational(model):
@@ -34,11 +32,7 @@ def pruned_copy(model: nn.Module, rule: str = "log-alpha", threshold: float | No
     wrapped = [module for _, module in variational_modules(twin)]
     inside = {id(module) for module in wrapped}
     outside = {
-        id(p)
-        for m in twin.modules()
-        if id(m) not in inside
-        for p in m.parameters(recurse=False)
-        if p is not None
+        id(p) for m in twin.modules() if id(m) not in inside for p in m.parameters(recurse=False) if p is not None
     }
     for _, theta, s in list(named_variational(twin)):
         mask = keep_mask(theta, s, rule, threshold)

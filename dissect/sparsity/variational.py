@@ -69,13 +69,13 @@ class Variational(nn.Module):
     def _is_local(self) -> bool:
         return self.training and self.noise == "local" and self._masks is None
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
         # A dense checkpoint has the mean and no log variance: fill in the present one, so that strict loading
         # passes.
         for mean, log_variance in self.PAIRS:
             if prefix + mean in state_dict and prefix + log_variance not in state_dict:
                 state_dict[prefix + log_variance] = getattr(self, log_variance).detach()
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class VariationalLinear(Variational, nn.Linear):
@@ -148,6 +148,8 @@ class VariationalGRUCell(Variational, nn.GRUCell):
         """Input (rows, in) or (in,) and state (rows, h) or (h,), zeros where left out, to the next state."""
         if hx is None:
             hx = input.new_zeros(*input.shape[:-1], self.hidden_size)
+        if input.dim() == 1:
+            return self(input[None], hx[None])[0]
         if not self._is_local():
             weights = self._weight("weight_ih"), self._weight("weight_hh")
             return torch.gru_cell(input, hx, *weights, self.bias_ih, self.bias_hh)
@@ -162,15 +164,17 @@ class VariationalGRUCell(Variational, nn.GRUCell):
         theta, s = getattr(self, name), getattr(self, dict(self.PAIRS)[name])
         eps = None if self.frozen is None else self.frozen[name]
         if eps is None and self._shared is not None:
-            count = rows.shape[0] if rows.dim() > 1 else 1
-            eps = self._shared.get(name, s.new_empty(0, s.shape[0]))
-            if eps.shape[0] < count:
-                eps = torch.cat(
-                    [eps, torch.randn(count - eps.shape[0], s.shape[0], dtype=s.dtype, device=s.device)]
-                )
-                self._shared[name] = eps
-            eps = eps[:count]
+            eps = self._row_noise(name, rows.shape[0], s)
         return local_linear(rows, theta, s, bias, eps)
+
+    def _row_noise(self, name: str, count: int, s: Tensor) -> Tensor:
+        """First `count` rows (count, 3h) of the noise held inside `shared_noise`, grown on demand."""
+        assert self._shared is not None
+        held = self._shared.get(name, s.new_empty(0, s.shape[0]))
+        if held.shape[0] < count:
+            more = torch.randn(count - held.shape[0], s.shape[0], dtype=s.dtype, device=s.device)
+            self._shared[name] = held = torch.cat([held, more])
+        return held[:count]
 
 
 VARIATIONAL: dict[type[nn.Module], type[Variational]] = {
@@ -206,8 +210,9 @@ def to_dense(module: Variational) -> nn.Module:
         delattr(module, log_variance)
     for name in ("noise", "frozen", "_shared", "_masks"):
         module.__dict__.pop(name, None)
-    module.__class__ = module.DENSE
-    return module
+    dense: Any = module
+    dense.__class__ = module.DENSE
+    return dense
 
 
 def variational_modules(model: nn.Module) -> Iterator[tuple[str, Variational]]:

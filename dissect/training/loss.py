@@ -56,18 +56,20 @@ class _ItemCrossEntropy(torch.autograd.Function):
         for k, (i, j) in enumerate(ctx.tiles):
             block = exps[batch * i : batch * j].view(batch, j - i)
             weight = (factors[k] * grads[0])[:, None]  # softmax = exps * weight; weight is moved to the queries
-            out = grad_table[i:j]
-            torch.mm(block.t(), query * weight, out=out)
+            rows_ij = table[i:j]
+            torch.mm(block.t(), query * weight, out=grad_table[i:j])
             if scale is not None:
-                block.mul_(scale[i:j])
-            grad_query.addcmul_(torch.mm(block, table[i:j], out=part), weight)
+                rows_ij = rows_ij * scale[i:j, None]
+            grad_query.addcmul_(torch.mm(block, rows_ij, out=part), weight)
         share = grads[0] / batch
         grad_query.sub_(rows * share)
         grad_table.index_add_(0, targets, query * -share)
         if scale is not None:
-            # d(e/|e|): remove the radial component, then divide by the norm.
-            unit = table * scale[:, None]
-            grad_table.sub_(unit.mul_((unit * grad_table).sum(1, keepdim=True))).mul_(scale[:, None])
+            for i, j in ctx.tiles:
+                # d(e/|e|): remove the radial component, then divide by the norm.
+                out, norm = grad_table[i:j], scale[i:j, None]
+                unit = table[i:j] * norm
+                out.sub_(unit.mul_((unit * out).sum(1, keepdim=True))).mul_(norm)
         return grad_query, grad_table, None, None
 
 
@@ -90,8 +92,7 @@ def item_cross_entropy(query: Tensor, table: Tensor, targets: Tensor, cosine: bo
 
     Notes
     -----
-    Memory: one (B, items) block of exponentials in the queries' precision, kept for the backward pass, which
-    consumes it: the result can be differentiated once.
+    Memory: one (B, items) block of exponentials in the queries' precision, kept for the backward pass.
     """
     return _ItemCrossEntropy.apply(query, table, targets, cosine)  # type: ignore[no-any-return]
 

@@ -71,7 +71,7 @@ def test_every_truncation_is_a_clear_error(tmp_path, protocol):
     for length in range(len(content)):
         path = tmp_path / "cut"
         path.write_bytes(content[:length])
-        with pytest.raises(DissectError, match="cut: (not a readable pickle|the file is empty)"):
+        with pytest.raises(DissectError, match=r"cut: (not a readable pickle|the file is empty)"):
             read_pickle_sessions(path)
 
 

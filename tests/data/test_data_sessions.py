@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ def make(rows: list[list[int]]) -> Sessions:
 
 def rows_of(sessions: Sessions) -> list[list[int]]:
     bounds = sessions.offsets
-    return [sessions.clicks[a:b].tolist() for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [sessions.clicks[a:b].tolist() for a, b in itertools.pairwise(bounds)]
 
 
 ROWS = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=8), max_size=12)

@@ -1,0 +1,38 @@
+# `make` lists the targets. run and test set themselves up: a virtual environment, an install, then the work.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# Without a CUDA device the CPU build of torch is installed, not gigabytes of CUDA libraries.
+CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
+
+.PHONY: help run test lint figures bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.installed: pyproject.toml constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit("dissect needs Python 3.10 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -q $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+run: $(VENV)/.installed ## set up, then dissect SR-GNN on a data set made on the spot (about two minutes)
+	$(BIN)/dissect run srgnn --dataset demo
+
+test: $(VENV)/.installed ## set up, then run the tests
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+figures: $(VENV)/.installed ## regenerate figures/ from analyses/records/
+	@set -e; for script in figures/*.py; do case $$script in */style.py) ;; *) echo $$script; $(BIN)/python $$script;; esac; done
+
+bench: $(VENV)/.installed ## time a training step of SR-GNN by stage, dense and wrapped
+	$(BIN)/dissect bench srgnn
+	$(BIN)/dissect bench srgnn --sparsify all
+
+clean: ## remove the virtual environment and caches; runs stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,70 @@
+"""What `dissect models` and `dissect data` print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, build
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def show_models() -> None:
+    """Print the recipes, then the halves that any recipe can be given."""
+    from rich.table import Table
+
+    console = _console()
+    table = Table(title="models", title_justify="left")
+    for name in ("model", "encoder", "readout", "scorer", "published setting", "what"):
+        table.add_column(name)
+    for name, r in RECIPES.items():
+        setting = f"d {r.dim}, batch {r.batch_size}, lr {r.lr:g}, l2 {r.weight_decay:g}"
+        table.add_row(name, r.encoder, r.readout, r.scorer, setting, r.about)
+    console.print(table)
+    parts = Table(title="parts (what --sparsify can name)", title_justify="left")
+    for name in ("model", "part", "modules"):
+        parts.add_column(name)
+    for name in RECIPES:
+        for part, modules in build(name, items=2, dim=2).parts().items():
+            parts.add_row(name, part, ", ".join(modules) or "no parameters")
+    console.print(parts)
+    console.print("aliases: gnn = propagation, combination; readout = attention, transformation")
+    for title, table_of in (("encoders", ENCODERS), ("readouts", READOUTS), ("scorers", SCORERS)):
+        console.print(f"--{title[:-1]}: {', '.join(table_of)}")
+
+
+def show_data(data_dir: Path | None) -> None:
+    """Print the known data sets and where each was found."""
+    from rich.table import Table
+
+    from dissect.data.sources import available
+
+    rows = available(data_dir)
+    table = Table(title="data sets", title_justify="left")
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*("" if v is None else str(v) for v in row.values()))
+    _console().print(table)
+
+
+def show_stats(name: str, data_dir: Path | None, as_json: bool) -> None:
+    """Print what a data set holds."""
+    from dissect.data import load
+    from dissect.data.sources import stats
+
+    found = stats(load(name, data_dir=data_dir))
+    if as_json:
+        print(json.dumps(found))
+        return
+    width = max(map(len, found))
+    for key, value in found.items():
+        text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if isinstance(value, float) else value
+        print(f"{key.replace('_', ' '):{width}}  {text}")

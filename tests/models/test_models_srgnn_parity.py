@@ -1,0 +1,91 @@
+"""SR-GNN through the seams equals the released code on the same weights: scores, loss and gradients."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dissect.batch import Batch
+from dissect.models import SessionModel, build
+from dissect.training.loss import item_cross_entropy
+
+#: Computed by the released code (the file names its commit); ids start at 1 there, row 0 is padding.
+VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "srgnn_released.json").read_text())
+NAMES = {
+    "embedding.weight": "embedding.weight",
+    "gnn.w_ih": "encoder.cell.input.weight",
+    "gnn.w_hh": "encoder.cell.hidden.weight",
+    "gnn.b_ih": "encoder.cell.input.bias",
+    "gnn.b_hh": "encoder.cell.hidden.bias",
+    "gnn.b_iah": "encoder.bias_in",
+    "gnn.b_oah": "encoder.bias_out",
+    "gnn.linear_edge_in.weight": "encoder.edge_in.weight",
+    "gnn.linear_edge_in.bias": "encoder.edge_in.bias",
+    "gnn.linear_edge_out.weight": "encoder.edge_out.weight",
+    "gnn.linear_edge_out.bias": "encoder.edge_out.bias",
+    "linear_one.weight": "readout.w1.weight",
+    "linear_one.bias": "readout.w1.bias",
+    "linear_two.weight": "readout.w2.weight",
+    "linear_two.bias": "readout.w2.bias",
+    "linear_three.weight": "readout.q.weight",
+    "linear_transform.weight": "readout.w3.weight",
+    "linear_transform.bias": "readout.w3.bias",
+}
+
+
+def _rows(name: str, tensor: Tensor) -> Tensor:
+    return tensor[1:] if name == "embedding.weight" else tensor
+
+
+@pytest.fixture
+def model() -> SessionModel:
+    net = build("srgnn", items=12, dim=4).double()
+    with torch.no_grad():
+        for p, row in enumerate(VECTORS["parameters"]):
+            size = torch.Size(row["shape"])
+            values = 0.6 * torch.sin(1 + 7 * p + 1.7 * torch.arange(size.numel(), dtype=torch.float64))
+            own = net.get_parameter(NAMES[row["name"]])
+            own.copy_(_rows(row["name"], values.reshape(size)))
+    return net
+
+
+@pytest.fixture
+def batch() -> Batch:
+    sessions = [[i - 1 for i in s] for s in VECTORS["sessions"]]
+    return Batch.from_lists(sessions, [t - 1 for t in VECTORS["targets"]])
+
+
+def test_every_weight_is_mapped(model: SessionModel) -> None:
+    assert {n for n, _ in model.named_parameters()} == set(NAMES.values())
+
+
+def test_scores_equal_the_released_ones(model: SessionModel, batch: Batch) -> None:
+    expected = torch.tensor(VECTORS["scores"], dtype=torch.float64)
+    torch.testing.assert_close(model.scores(batch), expected, rtol=0, atol=1e-6)
+
+
+def test_loss_and_gradients_equal_the_released_ones(model: SessionModel, batch: Batch) -> None:
+    out = model(batch)
+    assert batch.targets is not None
+    loss = item_cross_entropy(out.query, out.table, batch.targets)
+    loss.backward()
+    assert loss.item() == pytest.approx(VECTORS["loss"], abs=1e-6)
+    for row in VECTORS["parameters"]:
+        expected = torch.tensor(row["grad"], dtype=torch.float64).reshape(row["shape"])
+        grad = model.get_parameter(NAMES[row["name"]]).grad
+        assert grad is not None
+        torch.testing.assert_close(
+            grad, _rows(row["name"], expected), rtol=0, atol=1e-6, msg=lambda m, n=row["name"]: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("row", range(6))
+def test_a_session_scores_the_same_alone(model: SessionModel, row: int) -> None:
+    session = [i - 1 for i in VECTORS["sessions"][row]]
+    alone = model.scores(Batch.from_lists([session]))[0]
+    torch.testing.assert_close(alone, torch.tensor(VECTORS["scores"][row]).double(), rtol=0, atol=1e-6)

@@ -1,0 +1,62 @@
+"""The tiled loss equals the plain one, gradients too."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dissect.training import loss as module
+from dissect.training.loss import item_cross_entropy, plain_item_cross_entropy
+
+
+def tensors(items: int, batch: int = 7, dim: int = 5, scale: float = 1.0, dtype: torch.dtype = torch.float64):
+    torch.manual_seed(items)
+    query = (scale * torch.randn(batch, dim, dtype=dtype)).requires_grad_()
+    table = torch.randn(items, dim, dtype=dtype).requires_grad_()
+    targets = torch.randint(items, (batch,))
+    targets[1] = targets[0]  # a target shared by two rows adds up
+    return query, table, targets
+
+
+@pytest.mark.parametrize("items", [3, 16, 33, 64])  # fewer than a tile, exact tiles, a short last tile
+@pytest.mark.parametrize("cosine", [False, True])
+def test_equals_the_plain_path(monkeypatch: pytest.MonkeyPatch, items: int, cosine: bool) -> None:
+    monkeypatch.setattr(module, "TILE", 16)
+    query, table, targets = tensors(items)
+    grads = []
+    for form in (item_cross_entropy, plain_item_cross_entropy):
+        value = form(query, table, targets, cosine)
+        # A factor, so that an incoming gradient other than one is seen.
+        grads.append((value.detach(), *torch.autograd.grad(3 * value, (query, table))))
+    for tiled, plain in zip(*grads, strict=True):
+        torch.testing.assert_close(tiled, plain, rtol=0, atol=1e-12)
+
+
+def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TILE", 4)
+    query, table, targets = tensors(11, batch=3, dim=4)
+    assert torch.autograd.gradcheck(lambda q, t: item_cross_entropy(q, t, targets, True), (query, table))
+
+
+@pytest.mark.parametrize("order", ["rising", "falling"])
+def test_scores_far_apart_neither_overflow_nor_vanish(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    monkeypatch.setattr(module, "TILE", 4)
+    table = torch.linspace(-300, 300, 16)[:, None]
+    table = table if order == "rising" else table.flip(0)
+    table = table.clone().requires_grad_()
+    query = torch.ones(2, 1, requires_grad=True)
+    targets = torch.tensor([0, 15])
+    tiled = item_cross_entropy(query, table, targets)
+    plain = plain_item_cross_entropy(query, table, targets)
+    torch.testing.assert_close(tiled, plain)
+    assert torch.isfinite(torch.autograd.grad(tiled, table)[0]).all()
+
+
+def test_single_precision_is_close_at_full_size() -> None:
+    query, table, targets = tensors(5000, batch=20, dim=32, dtype=torch.float32)
+    tiled = item_cross_entropy(query, table, targets)
+    plain = plain_item_cross_entropy(query, table, targets)
+    for a, b in zip(
+        torch.autograd.grad(tiled, (query, table)), torch.autograd.grad(plain, (query, table)), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
