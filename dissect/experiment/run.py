@@ -51,6 +51,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def peak_memory_mb() -> float | None:
+    """The most memory this process has held resident so far, in MB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
 @dataclass
 class Splits:
     """The three splits on a device, and what their targets' training saw."""
@@ -442,6 +452,7 @@ class Outcome:
             "seconds_per_epoch": round(len(self.splits.train) / rate, 2),
             "examples_per_second": round(rate, 1),
             "device": device_name(run.device),
+            "peak_memory_mb": peak_memory_mb(),
         }  # fmt: skip
 
     def _unseen(self, examples: PackedExamples | None) -> int:

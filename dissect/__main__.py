@@ -1,0 +1,5 @@
+"""`python -m dissect`."""
+
+from dissect.cli import main
+
+main()

@@ -1,0 +1,302 @@
+"""A run from spec to record: contract of the folder, protocols, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dissect.errors import DissectError
+from dissect.experiment import callbacks, record
+from dissect.experiment.callbacks import Interrupted
+from dissect.experiment.run import Run
+from dissect.experiment.spec import Spec
+from dissect.experiment.use import load_model, prune_run, recommend_items
+from dissect.training.train import Loop
+
+SMALL: dict[str, Any] = {"dataset": "toy", "dim": 8, "batch_size": 32, "epochs": 3, "lr": 0.01, "device": "cpu"}
+
+
+def spec_of(data: Path, **options: Any) -> Spec:
+    return Spec.create("srgnn", **{**SMALL, "data_dir": str(data), **options})
+
+
+def rows_of(run: Run, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.folder / name).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Any]]:
+    run = Run(spec_of(toy_data), out=tmp_path_factory.mktemp("runs"), quiet=True)
+    return run, run.execute()
+
+
+def test_the_record_holds_what_the_contract_names(finished: tuple[Run, dict[str, Any]]) -> None:
+    run, result = finished
+    names = {p.name for p in run.folder.path.iterdir()}
+    assert names >= {
+        "spec.json", "environment.json", "metrics.jsonl", "density.jsonl", "ranks.npz", "model.safetensors",
+        "pruned.safetensors", "state", "result.json", "thresholds.json",
+    }  # fmt: skip
+    assert json.loads((run.folder / "result.json").read_text()) == result
+    assert set(result) >= {
+        "schema", "run_id", "model", "recipe", "seed", "dataset", "protocol", "sparsify", "epoch", "steps", "valid",
+        "test", "by_length", "density", "lr_budget", "pruned", "parameters", "seconds_per_epoch",
+        "examples_per_second", "device",
+    }  # fmt: skip
+    assert result["recipe"] == {"encoder": "gated-graph", "readout": "soft-attention", "scorer": "dot"}
+    assert set(result["density"]) == {"propagation", "combination", "attention", "transformation"}
+    d = SMALL["dim"]
+    totals = {"propagation": 2 * d * d, "combination": 9 * d * d, "attention": 2 * d * d + d, "transformation": 2 * d * d}
+    assert {p: v["total"] for p, v in result["density"].items()} == totals
+    assert result["pruned"]["total"] == sum(totals.values())
+    assert result["epoch"] == 3
+    assert result["steps"] == 3 * -(-result["dataset"]["train_examples"] // 32)
+    assert result["lr_budget"] == pytest.approx(0.01 * result["steps"])
+
+
+def test_logs_cover_the_run(finished: tuple[Run, dict[str, Any]]) -> None:
+    run, result = finished
+    metrics = rows_of(run, record.METRICS)
+    steps = [r for r in metrics if r["kind"] == "step"]
+    assert [r["step"] for r in steps] == list(range(1, result["steps"] + 1))
+    assert steps[-1]["nll"] < steps[0]["nll"]
+    assert steps[0]["kl_weight"] == 0
+    assert steps[-1]["kl_weight"] == 1
+    evaluations = [r for r in metrics if r["kind"] == "evaluation"]
+    assert [(r["epoch"], r["pruned"]) for r in evaluations] == [(e, p) for e in (1, 2, 3) for p in (False, True)]
+    density = rows_of(run, record.DENSITY)
+    last = {r["part"]: r["kept"] for r in density if r["tensor"] is None and r["step"] == result["steps"]}
+    assert last == {p: v["kept"] for p, v in result["density"].items()}
+    for part, kept in last.items():
+        tensors = [r for r in density if r["part"] == part and r["tensor"] and r["step"] == result["steps"]]
+        assert sum(r["kept"] for r in tensors) == kept
+
+
+def test_ranks_give_the_metrics_back(finished: tuple[Run, dict[str, Any]]) -> None:
+    run, result = finished
+    ranks = np.load(run.folder / record.RANKS)
+    assert len(ranks["rank"]) == result["dataset"]["test_examples"] == len(ranks["session"])
+    assert 100 * (ranks["rank"] <= 20).mean() == pytest.approx(result["test"]["hr@20"], abs=1e-3)
+    assert 100 * (ranks["rank_pruned"] <= 5).mean() == pytest.approx(result["pruned"]["test"]["hr@5"], abs=1e-3)
+    assert sum(v["n"] for v in result["by_length"].values()) == len(ranks["rank"])
+
+
+def test_it_learns_more_than_popularity(finished: tuple[Run, dict[str, Any]]) -> None:
+    _, result = finished
+    assert result["valid"]["mrr@20"] > 2 * result["baselines"]["popularity"]["valid"]["mrr@20"]
+
+
+def test_a_finished_run_is_not_run_again(finished: tuple[Run, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, result = finished
+    monkeypatch.setattr(Loop, "run", lambda self: pytest.fail("trained again"))
+    assert Run(run.spec, out=run.folder.path.parent, quiet=True).execute() == result
+
+
+def test_recommend_and_prune_use_the_record(
+    finished: tuple[Run, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, result = finished
+    path = run.folder.path
+    found = recommend_items(path, [3, 4, 5], top=3)
+    assert [set(i) for i in found["items"]] == [{"item", "score"}] * 3
+    assert 6 in [i["item"] for i in found["items"]]
+    with pytest.raises(DissectError, match=r"item 30 is out of range: 'toy' has the ids 0 to 29"):
+        recommend_items(path, [30])
+    again = prune_run(path, None, None, path / "again.safetensors", False)
+    assert again["kept"] == result["pruned"]["kept"]
+    assert again["test"] == result["pruned"]["test"]
+    assert prune_run(path, "magnitude", 1e9, path / "none.safetensors", False)["kept"] == 0
+    pruned = load_model(path, pruned=True)
+    zeros = sum(int((pruned.get_parameter(f"{n}.weight") == 0).sum()) for part in pruned.parts().values() for n in part)
+    assert zeros == result["pruned"]["total"] - result["pruned"]["kept"]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("options", "check"),
+    [
+        ({"sparsify": "none"}, lambda r: r["density"] == {} and r["pruned"] is None and r["sparsify"] is None),
+        ({"sparsify": "gnn"}, lambda r: set(r["density"]) == {"propagation", "combination"}),
+        ({"sparsify": "readout", "noise": "weight"}, lambda r: set(r["density"]) == {"attention", "transformation"}),
+        ({"sparsify": "none", "protocol": "paper-code"}, lambda r: r["protocol"]["optimistic"] and r["valid"] is None),
+        ({"sparsify": "none", "refit": True}, lambda r: r["dataset"]["valid_examples"] == 0 and r["valid"]["hr@20"] > 0),
+        ({"sparsify": "none", "steps": 7}, lambda r: r["steps"] == 7),
+        ({"sparsify": "none", "max_train": 50}, lambda r: r["dataset"]["train_examples"] < 300),
+    ],
+)  # fmt: skip
+def test_options_reach_the_run(toy_data: Path, tmp_path: Path, options: dict[str, Any], check: Any) -> None:
+    result = Run(spec_of(toy_data, **{"epochs": 2, **options}), out=tmp_path, quiet=True).execute()
+    assert check(result), result
+
+
+def test_paper_code_takes_each_metric_at_its_best_epoch(toy_data: Path, tmp_path: Path) -> None:
+    run = Run(spec_of(toy_data, sparsify="none", protocol="paper-code"), out=tmp_path, quiet=True)
+    result = run.execute()
+    evaluations = [r for r in rows_of(run, record.METRICS) if r["kind"] == "evaluation"]
+    for name, value in result["test"].items():
+        assert value == max(r[name] for r in evaluations)
+
+
+def test_dense_selection_keeps_the_best_epoch(toy_data: Path, tmp_path: Path) -> None:
+    run = Run(spec_of(toy_data, sparsify="none", lr=0.3, epochs=6, lr_step=100, patience=2), out=tmp_path, quiet=True)
+    result = run.execute()
+    evaluations = [r for r in rows_of(run, record.METRICS) if r["kind"] == "evaluation"]
+    best = max(evaluations, key=lambda r: r["mrr@20"])
+    assert result["epoch"] == best["epoch"]
+    assert result["valid"]["hr@5"] == best["hr@5"]
+    assert len(evaluations) <= best["epoch"] + 2
+
+
+class _Dies(Exception):
+    pass
+
+
+@pytest.mark.parametrize("options", [{}, {"sparsify": "none", "noise": "weight"}, {"noise": "weight"}])
+@pytest.mark.parametrize("at", [2, 13, 24])
+def test_resume_gives_the_uninterrupted_metrics(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], at: int
+) -> None:
+    spec = spec_of(toy_data, epochs=2, **options)
+    whole = Run(spec, out=tmp_path / "whole", quiet=True)
+    expected = whole.execute()
+    take, calls = Loop.train_step, 0
+
+    def dying(self: Loop, batch: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > at:
+            raise _Dies
+        take(self, batch)
+
+    # A state after every step; then death between two of them, as `kill -9` would have it.
+    init = callbacks.Checkpoint.__init__
+    monkeypatch.setattr(
+        callbacks.Checkpoint, "__init__", lambda self, *a, **k: init(self, *a, **{**k, "seconds": -1.0})
+    )
+    monkeypatch.setattr(Loop, "train_step", dying)
+    broken = Run(spec, out=tmp_path / "broken", quiet=True)
+    with pytest.raises(_Dies):
+        broken.execute()
+    monkeypatch.setattr(Loop, "train_step", take)
+    torch.manual_seed(99)  # whatever the resuming process drew before
+    found = Run.resume(broken.folder.path, quiet=True).execute()
+    for key in ("test", "valid", "density", "pruned", "steps", "epoch", "by_length"):
+        assert found[key] == expected[key], key
+    drop = {"examples_per_second"}
+    for name in (record.METRICS, record.DENSITY):
+        a, b = ([{k: v for k, v in r.items() if k not in drop} for r in rows_of(run, name)] for run in (whole, broken))
+        assert a == b
+
+
+def test_resume_in_the_refit_phase(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(toy_data, epochs=2, sparsify="none", refit=True)
+    expected = Run(spec, out=tmp_path / "whole", quiet=True).execute()
+    broken = Run(spec, out=tmp_path / "broken", quiet=True)
+    save, saves = callbacks.Checkpoint.save, 0
+
+    def dying(self: callbacks.Checkpoint, loop: Loop) -> None:
+        nonlocal saves
+        save(self, loop)
+        saves += self.phase == "refit"
+        if saves:
+            raise _Dies
+
+    monkeypatch.setattr(callbacks.Checkpoint, "save", dying)
+    with pytest.raises(_Dies):
+        broken.execute()
+    monkeypatch.setattr(callbacks.Checkpoint, "save", save)
+    found = Run.resume(broken.folder.path, quiet=True).execute()
+    assert {k: found[k] for k in ("test", "epoch", "steps")} == {k: expected[k] for k in ("test", "epoch", "steps")}
+
+
+def test_resume_refuses_changed_data(toy_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data)
+    run = Run(spec_of(data, epochs=1), out=tmp_path, quiet=True)
+    run.execute()
+    (run.folder / record.RESULT).unlink()
+    with open(data / "toy" / "train.txt", "a") as file:
+        file.write("1,2,3\n")
+    with pytest.raises(DissectError, match="data set 'toy' has changed since"):
+        Run.resume(run.folder.path)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(spec_of(toy_data), out=tmp_path, quiet=True)
+    take = Loop.train_step
+
+    def poisoned(self: Loop, batch: Any) -> None:
+        if self.step == 25:
+            with torch.no_grad():
+                self.model.embedding.weight.fill_(float("nan"))  # type: ignore[union-attr]
+        take(self, batch)
+
+    monkeypatch.setattr(Loop, "train_step", poisoned)
+    with pytest.raises(DissectError, match=r"loss is nan at step 26 \(epoch 2\)") as caught:
+        run.execute()
+    assert caught.value.status == 1
+    state = torch.load(run.folder / record.STATE, weights_only=True)
+    assert all(torch.isfinite(v).all() for v in state["model"].values())
+
+
+def test_a_signal_saves_and_leaves(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(spec_of(toy_data), out=tmp_path, quiet=True)
+    take = Loop.train_step
+
+    def interrupted(self: Loop, batch: Any) -> None:
+        take(self, batch)
+        if self.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Loop, "train_step", interrupted)
+    with pytest.raises(Interrupted):
+        run.execute()
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert torch.load(run.folder / record.STATE, weights_only=True)["step"] in (5, 6)
+
+
+def test_kill_9_and_resume_from_the_command_line(toy_data: Path, tmp_path: Path) -> None:
+    base = [sys.executable, "-m", "dissect", "run"]
+    options = ["srgnn", "--dataset", "toy", "--data-dir", str(toy_data), "--dim", "8", "--batch-size", "4",
+               "--epochs", "30", "--device", "cpu", "--json"]  # fmt: skip
+    killed = subprocess.Popen([*base, *options, "--out", str(tmp_path / "a")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "a").glob("*/state/state.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    folder = next((tmp_path / "a").iterdir())
+    assert not (folder / "result.json").exists(), "finished before it was killed"
+    again = subprocess.run([*base, "--resume", str(folder), "--json"], capture_output=True, text=True, check=True)
+    resumed = json.loads(again.stdout.splitlines()[-1])
+    spec = Spec.from_json((folder / "spec.json").read_text(), "spec.json")
+    whole = Run(spec, out=tmp_path / "b", quiet=True).execute()
+    assert resumed["test"] == whole["test"]
+    assert resumed["density"] == whole["density"]
+
+
+def test_run_ids_cover_the_science_and_nothing_else(toy_data: Path) -> None:
+    spec = spec_of(toy_data)
+    assert spec.run_id("x") == spec.replace(data_dir="elsewhere", device="cuda").run_id("x")
+    changes = {"seed": 1, "lr": 0.02, "noise": "weight", "kl_scale": 2.0, "valid_fraction": 0.1, "ties": "optimistic"}
+    ids = {spec.replace(**{k: v}).run_id("x") for k, v in changes.items()} | {spec.run_id("x"), spec.run_id("y")}
+    assert len(ids) == len(changes) + 2
+
+
+def test_the_golden_run_id() -> None:
+    # Changing it invalidates every recorded run: it takes a line in CHANGELOG.md.
+    assert Spec.create("srgnn").run_id("0" * 64) == "srgnn-demo-9bd10b71"

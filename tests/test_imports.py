@@ -1,0 +1,92 @@
+"""The import rules: the tree's floors, and who may stand on whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Package -> what of ours it may import, itself aside.
+ALLOWED = {
+    "mixer": set(),
+    "dissect.batch": set(),
+    "dissect.errors": set(),
+    "dissect.data": {"dissect.errors"},
+    "dissect.sparsity": {"dissect.errors"},
+    "dissect.models": {"dissect.batch", "dissect.errors", "mixer"},
+    "dissect.training": {"dissect.batch", "dissect.errors"},
+    "dissect.report": {"dissect.errors"},
+    "dissect.experiment": {
+        "dissect", "dissect.batch", "dissect.errors", "dissect.data", "dissect.sparsity", "dissect.models",
+        "dissect.training", "dissect.report",
+    },
+    "dissect.cli": {"dissect", "dissect.errors", "dissect.experiment", "dissect.report", "dissect.data"},
+    "dissect.__main__": {"dissect.cli"},
+    "dissect": set(),
+}  # fmt: skip
+#: What of others' a package may import, beyond the standard library; not named here: anything.
+THIRD_PARTY = {
+    "mixer": {"torch"},
+    "dissect.batch": {"torch"},
+    "dissect.sparsity": {"torch"},
+    "dissect.data": {"numpy", "pooch", "rich"},
+    "dissect.report": {"numpy", "matplotlib", "seaborn", "rich"},
+    "dissect.cli": {"click"},
+}
+FILES = sorted([*ROOT.glob("mixer/**/*.py"), *ROOT.glob("dissect/**/*.py")])
+
+
+def package_of(module: str) -> str:
+    """The longest name in `ALLOWED` that is `module` or holds it; ``dissect`` itself holds nothing."""
+    names = [n for n in ALLOWED if module == n or (n != "dissect" and module.startswith(n + "."))]
+    return max(names, key=len) if names else module
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_floors(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    package = package_of(module)
+    assert package in ALLOWED, f"{module} is on no floor"
+    for name in imports(path):
+        top = name.split(".")[0]
+        if top in ("dissect", "mixer"):
+            target = package_of(name)
+            assert target == package or target in ALLOWED[package], f"{module} imports {name}"
+        elif top not in sys.stdlib_module_names and package in THIRD_PARTY:
+            assert top in THIRD_PARTY[package], f"{module} imports {name}"
+
+
+def test_nothing_imports_cli_figures_or_analyses() -> None:
+    for path in FILES:
+        tops = {n.split(".")[0] for n in imports(path)}
+        assert not tops & {"figures", "analyses", "tests"}, path
+        assert "dissect.cli" not in imports(path) or path.name == "__main__.py", path
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["bench", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom dissect.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'rich', 'pooch'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
