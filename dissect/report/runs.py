@@ -1,0 +1,87 @@
+"""Reading run folders, finished or still going."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dissect.errors import DissectError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds.
+
+    Attributes
+    ----------
+    path : Path
+    spec : dict
+    result : dict or None
+        None while the run is going.
+    steps, evaluations : list of dict
+        Rows of metrics.jsonl, by kind.
+    density : list of dict
+        Rows of density.jsonl.
+    """
+
+    path: Path
+    spec: Row
+    result: Row | None
+    steps: list[Row]
+    evaluations: list[Row]
+    density: list[Row]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+
+def _json(path: Path) -> Row:
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise DissectError(f"{path} is damaged: not JSON") from None
+
+
+def _lines(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number == len(lines):  # a run that is going may be in the middle of a line
+                break
+            raise DissectError(f"{path}, line {number} is damaged: not JSON") from None
+    return rows
+
+
+def read_run(path: Path | str) -> Run:
+    """Read the run folder `path`.
+
+    Raises
+    ------
+    DissectError
+        If it is no run folder, or a file of it is damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DissectError(f"no run folder at {path}")
+    if not (path / "spec.json").exists():
+        raise DissectError(f"{path} is no run folder: spec.json is missing")
+    metrics = _lines(path / "metrics.jsonl")
+    return Run(
+        path,
+        _json(path / "spec.json"),
+        _json(path / "result.json") if (path / "result.json").exists() else None,
+        [r for r in metrics if r.get("kind") == "step"],
+        [r for r in metrics if r.get("kind") == "evaluation"],
+        _lines(path / "density.jsonl"),
+    )
