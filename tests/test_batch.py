@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ def dense_graph(session: list[int]) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Nodes in id order, and the two normalised adjacency matrices of SR-GNN's paper (Figure 3)."""
     nodes = sorted(set(session))
     links = np.zeros((len(nodes), len(nodes)))
-    for a, b in zip(session, session[1:], strict=False):
+    for a, b in itertools.pairwise(session):
         links[nodes.index(a), nodes.index(b)] = 1
     incoming = links.T / np.maximum(links.sum(0), 1)[:, None]
     outgoing = links / np.maximum(links.sum(1), 1)[:, None]

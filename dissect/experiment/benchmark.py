@@ -17,7 +17,14 @@ from dissect.experiment.run import device_name, instrument_of, make_splits, pick
 from dissect.experiment.spec import Spec
 from dissect.models import build
 from dissect.training.bench import (
-    STAGES, StagedStep, Step, alternate, matrix_rate, memory_rate, ratio, step_work,
+    STAGES,
+    StagedStep,
+    Step,
+    alternate,
+    matrix_rate,
+    memory_rate,
+    ratio,
+    step_work,
 )  # fmt: skip
 from dissect.training.memory import keep_large_allocations
 from dissect.training.train import Plan

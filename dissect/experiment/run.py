@@ -23,7 +23,7 @@ from dissect.experiment.callbacks import Checkpoint, Recorder, Selection
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import SCHEMA, Spec
 from dissect.models import SessionModel, build
-from dissect.sparsity import Instrument, wrap
+from dissect.sparsity import Instrument, resolve_parts, wrap
 from dissect.training.baselines import baseline_ranks
 from dissect.training.evaluate import Ranks, by_length, metrics, rank_examples
 from dissect.training.memory import keep_large_allocations
@@ -150,6 +150,7 @@ class Run:
         self, spec: Spec, out: Path | str = "runs", folder: Path | str | None = None, quiet: bool = False
     ) -> None:
         self.spec, self.quiet = spec, quiet
+        check_parts(spec)
         self.device = pick_device(spec.device)
         self.data = load(spec.dataset, data_dir=spec.data_dir or None)
         self.id = spec.run_id(self.data.sha256)
@@ -277,18 +278,23 @@ class Run:
         return outcome
 
 
+def check_parts(spec: Spec) -> None:
+    """Raise a DissectError, before anything is written, unless the parts to wrap exist and have weights."""
+    if spec.sparse:
+        model = build(spec.recipe, items=1, dim=1)
+        if not any(resolve_parts(model, model.parts(), spec.which).values()):
+            raise DissectError(
+                f"--sparsify {spec.sparsify}: these parts of {spec.model!r} have no weights; use --sparsify none"
+            )
+
+
 def instrument_of(model: SessionModel, spec: Spec, plan: Plan, splits: Splits) -> Instrument:
     """Wrap the parts that the spec names; weights that no forward pass calls are left out."""
-    which = spec.sparsify if spec.sparsify == "all" else [p.strip() for p in spec.sparsify.split(",")]
     instrument = wrap(
-        model, model.parts(), which, examples=plan.examples, steps=plan.steps, noise=spec.noise,
+        model, model.parts(), spec.which, examples=plan.examples, steps=plan.steps, noise=spec.noise,
         prior=spec.prior, log_sigma2=spec.log_sigma2, kl_scale=spec.kl_scale, warmup=spec.warmup,
         rule=spec.rule, threshold=spec.threshold,
     )  # fmt: skip
-    if not instrument.prune_counts()[1]:
-        raise DissectError(
-            f"--sparsify {spec.sparsify}: these parts of {spec.model!r} have no weights; use --sparsify none"
-        )
     probe = splits.train.batch(torch.zeros(1, dtype=torch.int64, device=splits.train.clicks.device))
     dead = instrument.check_dead(lambda: model(probe))
     if dead:

@@ -48,10 +48,11 @@ def show_data(data_dir: Path | None) -> None:
 
     rows = available(data_dir)
     table = Table(title="data sets", title_justify="left")
-    for name in rows[0]:
+    for name in ("name", "what", "where", "items", "sessions"):
         table.add_column(name)
     for row in rows:
-        table.add_row(*("" if v is None else str(v) for v in row.values()))
+        sizes = (f"{n:,}" if n is not None else "" for n in (row.items, row.sessions))
+        table.add_row(row.name, row.description, str(row.where), *sizes)
     _console().print(table)
 
 

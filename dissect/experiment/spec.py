@@ -158,6 +158,11 @@ class Spec:
         return self.sparsify != "none"
 
     @property
+    def which(self) -> str | list[str]:
+        """The parts to wrap, as `dissect.sparsity.wrap` takes them."""
+        return self.sparsify if self.sparsify == "all" else [p.strip() for p in self.sparsify.split(",")]
+
+    @property
     def recipe(self) -> Recipe:
         """The recipe with the halves this run uses."""
         return recipe_of(self.model, self.encoder, self.readout, self.scorer)

@@ -99,10 +99,9 @@ def prune_run(run: Path, rule: str | None, threshold: float | None, out: Path | 
         raise DissectError(f"data set {spec.dataset!r} has changed since {run} was made")
     device = pick_device("auto")
     model = build(spec.recipe, data.items, spec.dim, spec.sigma)
-    which = spec.sparsify if spec.sparsify == "all" else [p.strip() for p in spec.sparsify.split(",")]
     splits = make_splits(data, spec, device, refit=spec.refit)
     instrument = wrap(
-        model, model.parts(), which, examples=len(splits.train), steps=1, noise=spec.noise, prior=spec.prior
+        model, model.parts(), spec.which, examples=len(splits.train), steps=1, noise=spec.noise, prior=spec.prior
     )
     model.load_state_dict(load_file(folder / record.WEIGHTS))
     rule = rule or spec.rule

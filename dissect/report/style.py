@@ -14,7 +14,8 @@ PARTS: dict[str, tuple[str, Any, str]] = {
 OTHERS = (("#009E73", "-", "v"), ("#CC79A7", (0, (6, 2)), "P"), ("#000000", "-", "X"))
 INK, MUTED, GRID = "#222222", "#666666", "#DDDDDD"
 
-RC: dict[str, Any] = {
+# Typed loosely: matplotlib's stubs know the keys of one version only.
+RC: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -110,6 +110,7 @@ class StagedStep:
         self.times: list[list[float]] = []
 
     def __call__(self, i: int) -> None:
+        """Train on the i-th batch and note the stages' times."""
         device = self.examples.clicks.device
         marks = [time.perf_counter()]
 
@@ -127,7 +128,7 @@ class StagedStep:
         loss = item_cross_entropy(out.query, out.table, batch.targets, self.model.scorer.cosine)  # type: ignore
         if self.penalty is not None:
             loss = loss + self.penalty.penalty(self.at)
-        float(loss)
+        loss.item()  # wait for it, as training does
         mark()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -30,7 +30,7 @@ def test_ranks_equal_a_loop(ties: str) -> None:
     share = {"half": 0.5, "optimistic": 0, "pessimistic": 1}[ties]
     for i, (last, target) in enumerate(zip(test.clicks[test.end - 1].tolist(), test.targets.tolist(), strict=True)):
         for name, key in (
-            ("popularity", lambda j: popularity[j]),
+            ("popularity", lambda j: (0, popularity[j])),
             ("last-item", lambda j, last=last: (follows[last][j], popularity[j])),
         ):
             own = key(target)

@@ -1,0 +1,234 @@
+"""The command line: its contract, and one clear line for every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dissect.cli import main
+from dissect.experiment.run import Run
+from dissect.experiment.spec import Spec
+
+
+class Ran:
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def line(self) -> str:
+        """The one line on stderr."""
+        lines = self.err.strip().splitlines()
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISSECT_DATA", raising=False)
+
+    def call(*arguments: Any) -> Ran:
+        texts = [str(a) for a in arguments]
+        monkeypatch.setattr(sys, "argv", ["dissect", *texts])
+        status = 0
+        try:
+            main(texts)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Ran(status, captured.out, captured.err)
+
+    return call
+
+
+TOY = ("--dataset", "toy", "--dim", 4, "--epochs", 1, "--device", "cpu", "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "srgn"], ["unknown model 'srgn'", "srgnn", "meanpool", "Did you mean 'srgnn'?"]),
+        (["run", "srgnn", "--dataset", "diginetika"], ["diginetika", "demo", "diginetica"]),
+        (["run", "srgnn", "--sparsify", "gnnn"], ["gnnn", "propagation", "readout"]),
+        (["run", "srgnn", "--encoder", "gcn"], ["unknown encoder 'gcn'", "gated-graph", "identity"]),
+        (["run", "srgnn", "--noise", "loud"], ["unknown noise 'loud'", "local", "weight"]),
+        (["run", "srgnn", "--prior", "flat"], ["unknown prior 'flat'", "log-uniform"]),
+        (["run", "srgnn", "--rule", "x"], ["unknown rule 'x'", "log-alpha", "magnitude", "signed", "snr"]),
+        (["run", "srgnn", "--ties", "x"], ["unknown tie rule 'x'", "half"]),
+        (["run", "srgnn", "--protocol", "x"], ["unknown protocol 'x'", "honest", "paper-code"]),
+        (["run", "srgnn", "--device", "tpu"], ["device 'tpu' is not available", "cpu"]),
+        (["run", "srgnn", "--dim", "0"], ["--dim is 0", ">= 1"]),
+        (["run", "srgnn", "--lr", "-1"], ["--lr is -1.0", "> 0"]),
+        (["run", "srgnn", "--warmup", "0.5", "0.2"], ["--warmup is 0.5 0.2", "START <= END"]),
+        (["run", "srgnn", "--epoch"], ["--epoch", "--epochs"]),
+        (["run", "srgnn", "--dim", "ten"], ["--dim", "ten"]),
+        (["run"], ["needs a MODEL", "--resume"]),
+        (["run", "meanpool"], ["have no weights", "--sparsify none"]),
+        (["run", "--resume", "nowhere"], ["no run folder at nowhere"]),
+        (["run", "--resume", "nowhere", "--lr", "1"], ["leave out --lr"]),
+        (["plot", "nowhere"], ["no run folder at nowhere"]),
+        (["prune", "nowhere"], ["no run folder at nowhere"]),
+        (["recommend", "nowhere", "1"], ["no run folder at nowhere"]),
+        (["bench", "srgnn", "--against", "nowhere.py:step"], ["FILE:CALLABLE", "nowhere.py is no file"]),
+        (["data", "stats", "nothing"], ["nothing", "demo"]),
+        (["walk"], ["walk"]),
+    ],
+)
+def test_wrong_use_gets_one_line_with_the_choices(run, arguments: list[str], expected: list[str]) -> None:
+    done = run(*arguments)
+    assert done.status == 2
+    for text in expected:
+        assert text in done.line
+    assert not Path("runs").exists() or not list(Path("runs").iterdir())
+
+
+class _Malicious:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch OWNED",)
+
+
+def data_set(folder: Path, train: bytes, test: bytes = b"") -> Path:
+    (folder / "bad").mkdir()
+    (folder / "bad" / "all_train_seq.txt").write_bytes(train)
+    (folder / "bad" / "test.txt").write_bytes(test or pickle.dumps(([[1]], [2])))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (pickle.dumps(_Malicious()), ["all_train_seq.txt", "refused"]),
+        (pickle.dumps([[1, 2, 3]] * 500)[:-40], ["all_train_seq.txt", "truncated"]),
+        (b"", ["all_train_seq.txt", "empty"]),
+        (pickle.dumps([[1, 2], [0, 2]]), ["all_train_seq.txt", "0"]),
+        (pickle.dumps([[1, 2], ["a"]]), ["all_train_seq.txt"]),
+    ],
+)
+def test_a_bad_pickle_gets_one_line_and_nothing_of_it_runs(
+    run, tmp_path: Path, content: bytes, expected: list[str]
+) -> None:
+    done = run("run", "srgnn", "--dataset", "bad", "--data-dir", data_set(tmp_path, content))
+    assert done.status == 2
+    assert all(text in done.line for text in expected), done.line
+    assert not (tmp_path / "OWNED").exists()
+
+
+def test_test_ids_out_of_range(run, tmp_path: Path) -> None:
+    bad = data_set(tmp_path, pickle.dumps([[1, 2, 3]]), pickle.dumps(([[1]], [9])))
+    line = run("run", "srgnn", "--dataset", "bad", "--data-dir", bad).line
+    assert "test.txt" in line
+    assert "9" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1,2\n\n3,4\n", "line 2"), ("1,2\n3,x\n", "line 2"), ("-1,2\n", "line 1")]
+)
+def test_a_bad_line_of_text_is_named(run, tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "train.txt").write_text(text)
+    (tmp_path / "bad" / "test.txt").write_text("1,2\n")
+    line = run("run", "srgnn", "--dataset", "bad", "--data-dir", tmp_path).line
+    assert "train.txt" in line
+    assert expected in line
+
+
+def test_an_output_that_cannot_be_written(run, toy_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("run", "srgnn", *TOY, "--data-dir", toy_data, "--out", tmp_path / "file" / "runs")
+    assert done.status == 2
+    assert "can't write to" in done.line
+    assert "--out" in done.line
+
+
+def test_run_prints_a_table_and_json_and_refuses_nothing_it_did(run, toy_data: Path) -> None:
+    arguments = ("run", "srgnn", *TOY, "--data-dir", toy_data, "--json")
+    done = run(*arguments)
+    assert done.status == 0, done.err
+    result = json.loads(done.out.splitlines()[-1])
+    assert "not settled" in done.out
+    assert f"{result['pruned']['kept']:,}" in done.out
+    folder = next(Path("runs").iterdir())
+    assert str(folder) in done.out
+    assert {p.name for p in (folder / "figures").iterdir()} == {"density.svg", "density.png"}
+    again = run(*arguments)
+    assert json.loads(again.out.splitlines()[-1]) == result
+    assert "finished; --force runs it again" in again.err
+    resumed = run("run", "--resume", folder, "--json")
+    assert json.loads(resumed.out.splitlines()[-1]) == result
+    forced = run(*arguments, "--force")
+    assert json.loads(forced.out.splitlines()[-1])["test"] == result["test"]
+
+    plotted = run("plot", folder, "--out", "figure")
+    assert plotted.out.split() == ["figure/density.svg", "figure/density.png"]
+    pruned = run("prune", folder, "--rule", "magnitude", "--threshold", 0.05, "--out", "small.safetensors", "--json")
+    assert json.loads(pruned.out.splitlines()[-1])["rule"] == "magnitude"
+    found = json.loads(run("recommend", folder, 1, 2, "-k", 4).out)
+    assert len(found["items"]) == 4
+    assert "ids 0 to 29" in run("recommend", folder, 30).line
+    starting = run("run", "srgnn", *TOY, "--data-dir", toy_data, "--init", folder, "--json")
+    assert json.loads(starting.out.splitlines()[-1])["run_id"] != result["run_id"]
+
+
+def test_an_unfinished_run_is_not_overwritten(run, toy_data: Path) -> None:
+    assert run("run", "srgnn", *TOY, "--data-dir", toy_data).status == 0
+    folder = next(Path("runs").iterdir())
+    (folder / "result.json").unlink()
+    done = run("run", "srgnn", *TOY, "--data-dir", toy_data)
+    assert done.status == 2
+    assert f"--resume {folder}" in done.line
+
+
+def test_dense_runs_print_no_density(run, toy_data: Path) -> None:
+    done = run("run", "srgnn", *TOY, "--data-dir", toy_data, "--sparsify", "none", "--protocol", "paper-code")
+    assert done.status == 0, done.err
+    assert "density" not in done.out
+    assert "optimistic" in done.out
+
+
+def test_lists(run, toy_data: Path) -> None:
+    models = run("models").out
+    assert "srgnn" in models
+    assert "edge_in" in models
+    listed = run("data", "list", "--data-dir", toy_data).out
+    assert "toy" in listed
+    assert "diginetica" in listed
+    stats = json.loads(run("data", "stats", "toy", "--data-dir", toy_data, "--json").out)
+    assert stats["items"] == 30
+
+
+def test_bench_reports_what_the_contract_names(run, toy_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "peer.py").write_text(
+        "import time\ndef slow(*, sessions, targets, items, batch_size, **_):\n"
+        "    assert len(sessions) == len(targets) and max(max(s) for s in sessions) < items == 30\n"
+        "    return lambda i: time.sleep(0.05)\n"
+    )
+    done = run(
+        "bench", "srgnn", "--dataset", "toy", "--data-dir", toy_data, "--dim", 4, "--batch-size", 16, "--rounds", 5,
+        "--device", "cpu", "--sparsify", "gnn", "--against", "peer.py:slow", "--json",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    out = json.loads(done.out.splitlines()[-1])
+    assert set(out["stages_ms"]) == {"batch", "forward", "loss", "backward", "optimiser"}
+    assert out["limit_ratio"] == pytest.approx(out["limit_ms"] / out["step_ms"], abs=2e-3)
+    assert out["peer_ms"] >= 50
+    assert out["wrapped_over_dense"]["low"] <= out["wrapped_over_dense"]["ratio"]
+
+
+def test_debug_shows_the_traceback(toy_data: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dissect", "run", "nothing", "--debug"], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" in done.stderr
+
+
+def test_the_id_of_a_default_run_is_that_of_its_spec(toy_data: Path) -> None:
+    spec = Spec.create("srgnn", dataset="toy", data_dir=str(toy_data))
+    assert Run(spec).folder.path.name == spec.run_id(Run(spec).data.sha256)
