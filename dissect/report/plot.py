@@ -44,8 +44,10 @@ def _title(run: Run) -> str:
     data = run.result["dataset"] if run.result else None
     examples = f", N = {data['train_examples']:,} training examples" if data else ""
     return (
-        f"{s['model']} on {s['dataset']}{examples}{_subset(s)}; d {s['dim']}, batch {s['batch_size']}, "
-        f"seed {s['seed']}, protocol {s['protocol']}\nwrapped: {s['sparsify']}; {s['noise']} noise, {s['prior']} prior, "
+        f"{s['model']} on {s['dataset']}{examples}{_subset(s)}; "
+        f"d {s['dim']}, batch {s['batch_size']}, "
+        f"seed {s['seed']}, protocol {s['protocol']}\n"
+        f"wrapped: {s['sparsify']}; {s['noise']} noise, {s['prior']} prior, "
         f"KL x{s['kl_scale']:g}; kept: {s['rule']} at {s['threshold']:g}"
     )
 
@@ -155,8 +157,10 @@ def _overlay_title(runs: Sequence[Run]) -> str:
         s, data = run.spec, run.result["dataset"] if run.result else None
         examples = f", N = {data['train_examples']:,}" if data else ""
         lines.append(
-            f"{s['model']} on {s['dataset']}{examples}{_subset(s)}, d {s['dim']}, seed {s['seed']}, {s['protocol']}; "
-            f"wrapped: {s['sparsify']}, {s['noise']} noise, {s['prior']}, KL x{s['kl_scale']:g}, {s['rule']} {s['threshold']:g}"
+            f"{s['model']} on {s['dataset']}{examples}{_subset(s)}, "
+            f"d {s['dim']}, seed {s['seed']}, {s['protocol']}; "
+            f"wrapped: {s['sparsify']}, {s['noise']} noise, {s['prior']}, KL x{s['kl_scale']:g}, "
+            f"{s['rule']} {s['threshold']:g}"
         )
     return "\n".join(lines)
 
