@@ -195,17 +195,23 @@ class Run:
         folder.create()
         state = self._saved_state()
         if state is None:
+            # The spec last: a folder that has one can be resumed.
+            if init is None and (folder / record.ENVIRONMENT).exists():
+                name = folder.read_json(record.ENVIRONMENT).get("init_weights")
+                init = Path(name) if name else None
+            env = environment(self.data, self.device)
+            folder.write_json(record.ENVIRONMENT, {**env, "init_weights": str(init) if init else None})
             record.write_atomically(folder / record.SPEC, spec.to_json() + "\n")
-            folder.write_json(record.ENVIRONMENT, environment(self.data, self.device))
         if state is None or state["phase"] == "select":
             outcome = self._train("select", spec, state, init, {})
             if spec.refit and spec.protocol == "honest":
                 chosen = outcome.chosen()
-                again = spec.replace(epochs=chosen["epoch"], steps=0 if not spec.steps else spec.steps)
+                again = spec.replace(epochs=chosen["epoch"], steps=chosen["steps"] if spec.steps else 0)
                 outcome = self._train("refit", again, None, init, chosen)
         else:
-            again = spec.replace(epochs=state["extra"]["epoch"])
-            outcome = self._train("refit", again, state, init, state["extra"])
+            chosen = state["extra"]
+            again = spec.replace(epochs=chosen["epoch"], steps=chosen["steps"] if spec.steps else 0)
+            outcome = self._train("refit", again, state, init, chosen)
         result = outcome.finish()
         folder.write_json(record.RESULT, result)
         folder.close()
@@ -369,7 +375,8 @@ class Outcome:
         assert s is not None
         last = math.ceil(self.loop.step / self.plan.steps_per_epoch)
         epoch = last if self.run.spec.sparse else s.best_epoch["mrr@20"]
-        return {"epoch": epoch, "valid": s.metrics, "valid_pruned": s.metrics_pruned}
+        steps = min(epoch * self.plan.steps_per_epoch, self.loop.step)
+        return {"epoch": epoch, "steps": steps, "valid": s.metrics, "valid_pruned": s.metrics_pruned}
 
     def finish(self) -> dict[str, Any]:
         """Evaluate on the test set and write weights, ranks and curves; returns the result."""

@@ -12,6 +12,8 @@ from dissect.training.train import Callback, Loop
 
 #: Seconds between lines where stderr is no terminal.
 LINE_SECONDS = 15.0
+#: Training bars on the screen now, at most one.
+_live: list[Any] = []
 
 
 def _short_time(seconds: float) -> str:
@@ -68,6 +70,7 @@ class Progress(Callback):
             )
             self._task = self._bar.add_task(self.title, total=loop.plan.steps, completed=loop.step, note="")
             self._bar.start()
+            _live.append(self._bar)
 
     def on_step(self, loop: Loop) -> None:
         """Redraw at most four times a second."""
@@ -93,6 +96,7 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.update(self._task, completed=loop.step, note=self._note(loop))
             self._bar.stop()
+            _live.remove(self._bar)
             self._bar = None
 
     def _note(self, loop: Loop) -> str:
@@ -107,14 +111,24 @@ class Progress(Callback):
 
 @contextmanager
 def counting(title: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar for evaluation: yields a function of (done, total); nothing where stderr is no terminal."""
+    """A bar for evaluation: yields a function of (done, total); nothing where stderr is no terminal.
+
+    While a training bar is up it gets a second line; two live displays would overwrite each other.
+    """
     from rich.console import Console
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda done, total: None
-        return
-    with Bar(console=console, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    elif _live:
+        bar = _live[-1]
+        task = bar.add_task(title, total=None, note="")
+        try:
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        finally:
+            bar.remove_task(task)
+    else:
+        with Bar(console=console, transient=True) as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -212,6 +212,7 @@ class Loop:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.examples.clicks.is_cuda else None,
             "callbacks": {c.name: c.state_dict() for c in self.callbacks if c.state_dict()},
         }
 
@@ -221,7 +222,9 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         for key in ("step", "lr_budget", "train_seconds", "train_examples"):
             setattr(self, key, state[key])
-        torch.set_rng_state(state["rng"])
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu())
         for callback in self.callbacks:
             if callback.name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.name])
