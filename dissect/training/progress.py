@@ -61,10 +61,10 @@ class Progress(Callback):
         if console.is_terminal and not self.quiet:
             self._bar = Bar(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
+                BarColumn(bar_width=16),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),  # last: a narrow terminal cuts this, not the time left
                 console=console,
                 speed_estimate_period=120,
             )

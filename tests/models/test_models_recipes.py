@@ -1,0 +1,84 @@
+"""Recipes, halves and scorers, against figures worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dissect.batch import Batch
+from dissect.errors import DissectError
+from dissect.models import ENCODERS, READOUTS, RECIPES, build, recipe_of
+from dissect.models.encoders import GRUCell
+from dissect.models.seams import Encoded
+from dissect.training.loss import item_cross_entropy
+
+BATCH = Batch.from_lists([[0, 1, 0], [2], [1, 2]], [1, 0, 2])
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("scorer", ["dot", "cosine"])
+def test_every_pair_of_halves_trains_a_step(encoder: str, readout: str, scorer: str) -> None:
+    model = build(recipe_of("srgnn", encoder, readout, scorer), items=5, dim=4)
+    out = model(BATCH)
+    assert out.query.shape == (3, 4)
+    assert BATCH.targets is not None
+    item_cross_entropy(out.query, out.table, BATCH.targets, model.scorer.cosine).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.layout == torch.strided, name
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_matrix_but_the_table_belongs_to_exactly_one_part(recipe: str) -> None:
+    model = build(recipe, items=5, dim=4)
+    matrices = {n.removesuffix(".weight") for n, p in model.named_parameters() if p.dim() == 2} - {"embedding"}
+    named = [name for names in model.parts().values() for name in names]
+    assert sorted(named) == sorted(matrices)
+
+
+def test_sparse_lookups_and_the_dense_loss_add_up() -> None:
+    model = build("srgnn", items=6, dim=4).double()
+    assert BATCH.targets is not None
+    out = model(BATCH)
+    item_cross_entropy(out.query, out.table, BATCH.targets).backward()
+    found = model.embedding.weight.grad
+    # The same by autograd alone: a table that is no leaf is looked up densely.
+    table = model.embedding.weight.detach().requires_grad_()
+    encoded = model.encoder(BATCH, table * 1)
+    F.cross_entropy(model.readout(encoded) @ table.t(), BATCH.targets).backward()
+    torch.testing.assert_close(found, table.grad)
+
+
+def test_gru_cell_equals_torchs() -> None:
+    ours, theirs = GRUCell(3, 4), nn.GRUCell(3, 4)
+    with torch.no_grad():
+        for own, other in (("input", "ih"), ("hidden", "hh")):
+            linear = ours.get_submodule(own)
+            assert isinstance(linear, nn.Linear)
+            linear.weight.copy_(theirs.get_parameter(f"weight_{other}"))
+            linear.bias.copy_(theirs.get_parameter(f"bias_{other}"))
+    a, h = torch.randn(7, 3), torch.randn(7, 4)
+    torch.testing.assert_close(ours(a, h), theirs(a, h))
+
+
+def test_mean_and_last_item_by_hand() -> None:
+    clicks = torch.tensor([[1.0, 0], [2, 3], [3, 0], [5, 5], [1, 1], [3, 2]])
+    encoded = Encoded(BATCH, clicks, torch.zeros(3, 2))
+    assert READOUTS["mean"](2)(encoded).tolist() == [[2, 1], [5, 5], [2, 1.5]]
+    assert READOUTS["last-item"](2)(encoded).tolist() == [[3, 0], [5, 5], [3, 2]]
+
+
+def test_cosine_scores_are_sigma_times_the_cosine() -> None:
+    model = build("meanpool", items=5, dim=4, sigma=7.0)
+    scores = model.scores(Batch.from_lists([[3]]))[0]
+    expected = 7 * F.cosine_similarity(model.embedding.weight[3][None], model.embedding.weight)
+    torch.testing.assert_close(scores, expected)
+    assert float(scores.detach()[3]) == pytest.approx(7, abs=1e-5)
+
+
+def test_unknown_names_list_the_choices() -> None:
+    with pytest.raises(DissectError, match=r"unknown readout 'men'; choose from: .*mean.* Did you mean 'mean'"):
+        recipe_of("srgnn", readout="men")
