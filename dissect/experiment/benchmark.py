@@ -13,8 +13,10 @@ import torch
 
 from dissect.data import Examples, load
 from dissect.errors import DissectError
-from dissect.experiment.run import device_name, instrument_of, make_splits, pick_device
+from dissect.experiment.instrument import instrument_of
+from dissect.experiment.machine import device_name, pick_device
 from dissect.experiment.spec import Spec
+from dissect.experiment.splits import make_splits
 from dissect.models import build
 from dissect.training.bench import (
     STAGES,

@@ -34,6 +34,8 @@ class Recorder(Callback):
     ----------
     folder : RunFolder
     instrument : Instrument, optional
+    phase : str
+        Rows of the phase ``refit`` carry its name: their steps start from 0 again.
     every, density_every : int
         Steps between rows. Density rows are at most a nat of lr budget apart, so that `settled`, which looks
         at the last three, can be judged from the record.
@@ -41,8 +43,11 @@ class Recorder(Callback):
 
     name = "recorder"
 
-    def __init__(self, folder: RunFolder, instrument: Instrument | None, every: int, density_every: int) -> None:
+    def __init__(
+        self, folder: RunFolder, instrument: Instrument | None, every: int, density_every: int, phase: str = "select"
+    ) -> None:
         self.folder, self.instrument = folder, instrument
+        self.mark = {} if phase == "select" else {"phase": phase}
         self.every, self.density_every = every, density_every
         self.sum, self.count = 0.0, 0
         self.history: dict[str, list[tuple[float, float]]] = {}  # part -> (lr budget, density)
@@ -70,7 +75,7 @@ class Recorder(Callback):
                 "examples_per_second": round(loop.train_examples / max(loop.train_seconds, 1e-9), 1),
             }
             self.sum, self.count = 0.0, 0
-            self.folder.append(record.METRICS, [row])
+            self.folder.append(record.METRICS, [row | self.mark])
         if self.instrument is not None and (loop.step % self.density_every == 0 or loop.step == loop.plan.steps):
             self._log_density(loop)
 
@@ -88,7 +93,7 @@ class Recorder(Callback):
             if row["tensor"] is None and row["total"]:
                 self.history.setdefault(row["part"], []).append((loop.lr_budget, row["density"]))
                 self.latest[row["part"]] = row["density"]
-        self.folder.append(record.DENSITY, [{"step": loop.step, "epoch": epoch, **row} for row in rows])
+        self.folder.append(record.DENSITY, [{"step": loop.step, "epoch": epoch, **row, **self.mark} for row in rows])
 
     def settled(self, part: str, loop: Loop, warmup_end: float) -> bool:
         """Whether a part's density has come to rest (see `dissect.sparsity.settled`)."""
@@ -103,7 +108,8 @@ class Recorder(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self.sum, self.count = state["sum"], state["count"]
-        self.history, self.latest = state["history"], state["latest"]
+        self.history = state["history"]
+        self.latest.update(state["latest"])  # in place: the progress bar reads this dict
 
 
 class Selection(Callback):

@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save
 from dissect.batch import Batch
 from dissect.errors import DissectError
 from dissect.experiment import record
+from dissect.experiment.machine import pick_device
 from dissect.experiment.record import RunFolder
-from dissect.experiment.run import load_weights, make_splits, pick_device
 from dissect.experiment.spec import Spec
+from dissect.experiment.splits import make_splits
+from dissect.experiment.weights import load_weights
 from dissect.models import SessionModel, build
 from dissect.sparsity import wrap
 from dissect.training.evaluate import metrics, rank_examples

@@ -63,6 +63,12 @@ def _lines(path: Path) -> list[Row]:
     return rows
 
 
+def _last_phase(rows: list[Row]) -> list[Row]:
+    """The rows of the refit where there was one: it is what the result speaks of."""
+    refit = [row for row in rows if row.get("phase") == "refit"]
+    return refit or rows
+
+
 def read_run(path: Path | str) -> Run:
     """Read the run folder `path`.
 
@@ -77,11 +83,12 @@ def read_run(path: Path | str) -> Run:
     if not (path / "spec.json").exists():
         raise DissectError(f"{path} is no run folder: spec.json is missing")
     metrics = _lines(path / "metrics.jsonl")
+    steps = _last_phase([r for r in metrics if r.get("kind") == "step"])
     return Run(
         path,
         _json(path / "spec.json"),
         _json(path / "result.json") if (path / "result.json").exists() else None,
-        [r for r in metrics if r.get("kind") == "step"],
+        steps,
         [r for r in metrics if r.get("kind") == "evaluation"],
-        _lines(path / "density.jsonl"),
+        _last_phase(_lines(path / "density.jsonl")),
     )

@@ -22,6 +22,7 @@ from dissect.experiment.callbacks import Interrupted
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
 from dissect.experiment.use import load_model, prune_run, recommend_items
+from dissect.report.runs import read_run
 from dissect.training.train import Loop
 
 SMALL: dict[str, Any] = {"dataset": "toy", "dim": 8, "batch_size": 32, "epochs": 3, "lr": 0.01, "device": "cpu"}
@@ -143,6 +144,15 @@ def test_recommend_and_prune_use_the_record(
 def test_options_reach_the_run(toy_data: Path, tmp_path: Path, options: dict[str, Any], check: Any) -> None:
     result = Run(spec_of(toy_data, **{"epochs": 2, **options}), out=tmp_path, quiet=True).execute()
     assert check(result), result
+
+
+def test_a_refit_is_told_from_the_selection(toy_data: Path, tmp_path: Path) -> None:
+    run = Run(spec_of(toy_data, epochs=2, refit=True), out=tmp_path, quiet=True)
+    result = run.execute()
+    found = read_run(run.folder.path)
+    assert found.density[0]["step"] == 0
+    assert [r["step"] for r in found.steps] == sorted({r["step"] for r in found.steps})
+    assert found.steps[-1]["step"] == result["steps"] == 2 * -(-result["dataset"]["train_examples"] // 32)
 
 
 def test_paper_code_takes_each_metric_at_its_best_epoch(toy_data: Path, tmp_path: Path) -> None:

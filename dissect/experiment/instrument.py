@@ -1,0 +1,39 @@
+"""The instrument that a spec asks for, on a model."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from dissect.errors import DissectError
+from dissect.experiment.spec import Spec
+from dissect.experiment.splits import Splits
+from dissect.models import SessionModel, build
+from dissect.sparsity import Instrument, resolve_parts, wrap
+from dissect.training.train import Plan
+
+
+def check_parts(spec: Spec) -> None:
+    """Raise a DissectError, before anything is written, unless the parts to wrap exist and have weights."""
+    if spec.sparse:
+        model = build(spec.recipe, items=1, dim=1)
+        if not any(resolve_parts(model, model.parts(), spec.which).values()):
+            raise DissectError(
+                f"--sparsify {spec.sparsify}: these parts of {spec.model!r} have no weights; use --sparsify none"
+            )
+
+
+def instrument_of(model: SessionModel, spec: Spec, plan: Plan, splits: Splits) -> Instrument:
+    """Wrap the parts that the spec names; weights that no forward pass calls are left out."""
+    instrument = wrap(
+        model, model.parts(), spec.which, examples=plan.examples, steps=plan.steps, noise=spec.noise,
+        prior=spec.prior, log_sigma2=spec.log_sigma2, kl_scale=spec.kl_scale, warmup=spec.warmup,
+        rule=spec.rule, threshold=spec.threshold,
+    )  # fmt: skip
+    probe = splits.train.batch(torch.zeros(1, dtype=torch.int64, device=splits.train.clicks.device))
+    dead = instrument.check_dead(lambda: model(probe))
+    if dead:
+        instrument.exclude(dead)
+        print(f"left out, never called in a forward pass: {', '.join(dead)}", file=sys.stderr)
+    return instrument

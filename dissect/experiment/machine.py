@@ -1,0 +1,71 @@
+"""The machine a run is on: its device, its memory, and what to write down about it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dissect.errors import DissectError
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA, then MPS, then the CPU, whichever is there first.
+
+    Raises
+    ------
+    DissectError
+        If the device asked for is not there.
+    """
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there.insert(0, "cuda")
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if name == "auto":
+        return torch.device(there[0])
+    if name.split(":")[0] not in there:
+        raise DissectError(f"device {name!r} is not available here; choose from: auto, {', '.join(there)}")
+    return torch.device(name)
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process has held resident so far, in MB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def environment(data_sha256: str, device: torch.device) -> dict[str, Any]:
+    """Versions, device, commit and the data's hash."""
+    try:
+        here = Path(__file__).resolve().parent
+        git = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        git = None
+    names = ("sbr-dissect", "torch", "numpy", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {n: metadata.version(n) for n in names},
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "git_commit": git,
+        "data_sha256": data_sha256,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or the kind of accelerator with its name."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

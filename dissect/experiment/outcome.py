@@ -1,0 +1,200 @@
+"""What training led to: ranks, metrics, densities, and the result that is written from them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dissect.batch import PackedExamples
+from dissect.experiment import record
+from dissect.experiment.callbacks import Recorder, Selection
+from dissect.experiment.machine import device_name, peak_memory_mb
+from dissect.experiment.spec import SCHEMA
+from dissect.experiment.splits import Splits
+from dissect.experiment.weights import write_weights
+from dissect.models import SessionModel
+from dissect.sparsity import Instrument
+from dissect.training.baselines import baseline_ranks
+from dissect.training.evaluate import Ranks, by_length, metrics, rank_examples
+from dissect.training.progress import counting
+from dissect.training.train import Loop, Plan
+
+if TYPE_CHECKING:
+    from dissect.experiment.run import Run
+
+Result = dict[str, Any]
+
+
+class Outcome:
+    """A model in training or trained, with all that is needed to judge and record it.
+
+    Parameters
+    ----------
+    run : Run
+    phase : {"select", "refit"}
+    splits : Splits
+    model : SessionModel
+    instrument : Instrument, optional
+    plan : Plan
+    chosen : dict
+        What the phase before selected; empty in the first.
+    """
+
+    loop: Loop
+    recorder: Recorder
+    selection: Selection | None
+
+    def __init__(
+        self,
+        run: Run,
+        phase: str,
+        splits: Splits,
+        model: SessionModel,
+        instrument: Instrument | None,
+        plan: Plan,
+        chosen: Result,
+    ) -> None:
+        self.run, self.phase, self.splits, self.model = run, phase, splits, model
+        self.instrument, self.plan, self._chosen = instrument, plan, chosen
+        self.split = "test" if run.spec.protocol == "paper-code" else "valid"
+
+    def rank(self, split: str, pruned: bool = False) -> Ranks:
+        """Ranks of a split's targets, by the mean weights or by the kept ones alone."""
+        examples = {"valid": self.splits.valid, "test": self.splits.test}[split]
+        assert examples is not None
+        with counting(f"ranking {split}", self.run.quiet) as progress:
+            options: Any = {"ties": self.run.spec.ties, "seen": self.splits.seen, "progress": progress}
+            if not pruned:
+                return rank_examples(self.model, examples, **options)
+            assert self.instrument is not None
+            with self.instrument.masked():
+                return rank_examples(self.model, examples, **options)
+
+    def chosen(self) -> Result:
+        """The selected epoch, the steps that led to it, and its validation metrics."""
+        s = self.selection
+        if s is None:
+            return self._chosen
+        last = math.ceil(self.loop.step / self.plan.steps_per_epoch)
+        epoch = last if self.run.spec.sparse else s.best_epoch["mrr@20"]
+        steps = min(epoch * self.plan.steps_per_epoch, self.loop.step)
+        return {"epoch": epoch, "steps": steps, "valid": s.metrics, "valid_pruned": s.metrics_pruned}
+
+    def finish(self) -> Result:
+        """Evaluate on the test set, write weights, ranks and curves; returns the result."""
+        run, spec, folder, examples = self.run, self.run.spec, self.run.folder, self.splits.test_examples
+        if self.selection is not None:
+            self.selection.restore(self.model)
+        optimistic = spec.protocol == "paper-code"
+        chosen = self.chosen()
+        ranks = self.rank("test")
+        test = metrics(ranks)
+        protocol: Result = {"name": spec.protocol, "refit": spec.refit, "ties": spec.ties, "optimistic": optimistic}
+        if optimistic and self.selection is not None and not spec.sparse:
+            # The released habit: each metric's best epoch on the test set. Never comparable with an honest one.
+            test = {name: self.selection.best[name] for name in test}
+            protocol["epochs"] = self.selection.best_epoch
+        arrays = {
+            "rank": ranks,
+            "session": np.asarray(examples.session, np.int32),
+            "length": np.asarray(examples.lengths, np.int32),
+        }
+        pruned = None
+        if self.instrument is not None:
+            arrays["rank_pruned"] = self.rank("test", pruned=True)
+            pruned = self._pruned(arrays["rank_pruned"], arrays["length"])
+            pruned["valid"] = None if optimistic else chosen["valid_pruned"]
+            curves = {rule: self.instrument.thresholds(rule) for rule in ("log-alpha", "magnitude")}
+            folder.write_json(record.THRESHOLDS, curves)
+            write_weights(self.instrument.export(), folder / record.PRUNED_WEIGHTS)
+        write_weights(self.model, folder / record.WEIGHTS)  # variances too: `dissect prune` needs them
+        np.savez_compressed(folder / record.RANKS, **arrays)  # type: ignore[arg-type]
+        loop, recipe = self.loop, spec.recipe
+        rate = loop.train_examples / max(loop.train_seconds, 1e-9)
+        named = self.model.named_parameters()
+        return {
+            "schema": SCHEMA,
+            "run_id": run.id,
+            "model": spec.model,
+            "recipe": {"encoder": recipe.encoder, "readout": recipe.readout, "scorer": recipe.scorer},
+            "seed": spec.seed,
+            "dataset": self._dataset(),
+            "protocol": protocol,
+            "sparsify": self._sparsify(),
+            "epoch": chosen["epoch"],
+            "steps": loop.step,
+            "valid": None if optimistic else chosen["valid"],
+            "test": test,
+            "by_length": by_length(ranks, arrays["length"]),
+            "baselines": self._baselines(),
+            "density": self._density(),
+            "lr_budget": round(loop.lr_budget, 4),
+            "pruned": pruned,
+            "parameters": sum(p.numel() for name, p in named if "log_sigma2" not in name),
+            "seconds_per_epoch": round(len(self.splits.train) / rate, 2),
+            "examples_per_second": round(rate, 1),
+            "device": device_name(run.device),
+            "peak_memory_mb": peak_memory_mb(),
+        }
+
+    def _dataset(self) -> Result:
+        splits, data = self.splits, self.run.data
+        return {
+            "name": data.name,
+            "sha256": data.sha256,
+            "items": data.items,
+            "first_id": data.first_id,
+            "train_examples": len(splits.train),
+            "valid_examples": 0 if splits.valid is None else len(splits.valid),
+            "test_examples": len(splits.test),
+            "max_train": self.run.spec.max_train,
+            "unseen_targets": {"valid": self._unseen(splits.valid), "test": self._unseen(splits.test)},
+        }
+
+    def _sparsify(self) -> Result | None:
+        if self.instrument is None:
+            return None
+        spec = self.run.spec
+        names = ("prior", "noise", "rule", "threshold", "kl_scale")
+        return {"parts": list(self.instrument.modules), **{name: getattr(spec, name) for name in names}}
+
+    def _density(self) -> Result:
+        if self.instrument is None:
+            return {}
+        end = self.run.spec.warmup[1]
+        return {
+            row["part"]: {
+                "kept": row["kept"],
+                "total": row["total"],
+                "density": row["density"],
+                "settled": self.recorder.settled(row["part"], self.loop, end),
+            }
+            for row in self.instrument.density()
+            if row["tensor"] is None
+        }
+
+    def _pruned(self, ranks: Ranks, lengths: Any) -> Result:
+        assert self.instrument is not None
+        kept, total = self.instrument.prune_counts()
+        return {"test": metrics(ranks), "by_length": by_length(ranks, lengths), "kept": kept, "total": total}
+
+    def _unseen(self, examples: PackedExamples | None) -> int:
+        if examples is None:
+            return 0
+        return int((~self.splits.seen[examples.clicks[examples.end]]).sum())
+
+    def _baselines(self) -> Result:
+        """Popularity and last-item transitions, counted on the same training examples."""
+        splits, seen = self.splits, self.splits.seen.cpu().numpy()
+        out: Result = {}
+        for split, examples in (("valid", splits.valid_examples), ("test", splits.test_examples)):
+            if examples is None:
+                continue
+            found = baseline_ranks(
+                splits.train_examples, examples, self.run.data.items, ties=self.run.spec.ties, seen=seen
+            )
+            for baseline, ranks in found.items():
+                out.setdefault(baseline, {})[split] = metrics(ranks)
+        return out

@@ -1,0 +1,38 @@
+"""Weights on disk: safetensors, whole or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dissect.errors import DissectError
+from dissect.experiment import record
+
+
+def write_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write a model's parameters as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    record.write_atomically(path, save({k: v.contiguous().cpu() for k, v in model.state_dict().items()}))
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Load model.safetensors of a run into `model`.
+
+    Raises
+    ------
+    DissectError
+        If it is not there or of another shape.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(path)
+    except OSError:
+        raise DissectError(f"no weights at {path}") from None
+    own = model.state_dict()
+    wrong = [k for k in own if k not in weights or weights[k].shape != own[k].shape]
+    if wrong:
+        raise DissectError(f"{path} does not fit this model: {', '.join(wrong[:3])} missing or of another shape")
+    model.load_state_dict({k: weights[k] for k in own})
