@@ -140,7 +140,7 @@ def density_figure(runs: Sequence[Run], tensors: bool = True) -> Figure:
         for index, (run, label) in enumerate(zip(runs, _labels(runs), strict=True)):
             handles += _draw_run(upper, run, index, overlay, label, tensors)
         upper.set_ylim(-0.02, 1.04)
-        upper.margins(x=0.06)  # room for the names at the curves' ends
+        upper.margins(x=0.09)  # room for the names at the curves' ends
         upper.set_ylabel("density (kept / total weights)")
         upper.tick_params(labelbottom=False)
         upper.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8.5, handlelength=2.6)
