@@ -55,7 +55,7 @@ class Recorder(Callback):
 
     def on_start(self, loop: Loop) -> None:
         """Log the densities before any training."""
-        if loop.step == 0:
+        if loop.step == 0 and not self.history:
             self._log_density(loop)
 
     def on_step(self, loop: Loop) -> None:
@@ -226,12 +226,14 @@ class Checkpoint(Callback):
         self._done = False
 
     def on_start(self, loop: Loop) -> None:
-        """Listen for signals; stop at once where the restored state had run out of patience."""
+        """Listen for signals, save the beginning; stop at once where a restored state had run out of patience."""
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._handlers[number] = signal.signal(number, self._listen)
             except ValueError:  # not in the main thread: nobody can send it a signal
                 break
+        if loop.step == 0:
+            self.save(loop)
         if self.selection is not None and self.selection.exhausted:
             raise Stop
 

@@ -141,7 +141,8 @@ class Run:
             everything = list(model.parameters())
             groups = [{"name": "rest", "params": everything, "lr": spec.lr, "weight_decay": spec.weight_decay}]
         optimizer = torch.optim.Adam(groups, lr=spec.lr, fused=True)
-        # The encoders' sparse lookups are added into the dense gradient of the loss (see models.gather).
+        if instrument is not None:
+            instrument.guard(optimizer)
         outcome = Outcome(self, phase, splits, model, instrument, plan, extra)
         rate = spec.lr_sigma
         outcome.recorder = Recorder(
