@@ -6,8 +6,8 @@ propagation's weights approaches zero, while the attention pooling keeps a highe
 Command: ``make figures`` (or ``python figures/density_gnn_readout.py``), from the committed records
 ``analyses/records/diginetica-srgnn-sparsevd-gnn`` and ``...-readout``, made by::
 
-    dissect run srgnn --dataset diginetica --sparsify gnn --epochs 3
-    dissect run srgnn --dataset diginetica --sparsify readout --epochs 3
+    dissect run srgnn --dataset diginetica --sparsify gnn --epochs 3 --lr-step 2
+    dissect run srgnn --dataset diginetica --sparsify readout --epochs 3 --lr-step 2
 
 Expected under the claim: propagation near 0, attention above it. Found: the values in the legends, from the
 records' last step; README.md says what they mean.

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from dissect.data.catalogue import RemoteFile, Source
+from dissect.data.formats import read_bytes
 from dissect.errors import DissectError
 
 
@@ -43,7 +44,7 @@ class _Bar:
 
 
 def download(source: Source, folder: Path, progress: bool = True) -> None:
-    """Bring the files of ``source`` that ``folder`` lacks, each checked by SHA-256.
+    """Bring the files of ``source`` that ``folder`` lacks; these and those present are checked by SHA-256.
 
     The environment variable ``DISSECT_MIRROR`` replaces the source's base address.
 
@@ -58,6 +59,28 @@ def download(source: Source, folder: Path, progress: bool = True) -> None:
         target = folder / remote.name
         if not target.is_file():
             _bring(remote, f"{base.rstrip('/')}/{remote.path}", target, source.name, progress)
+    check(source, folder)
+
+
+def check(source: Source, folder: Path) -> None:
+    """Check those files of ``source`` that lie in ``folder`` by what is known of their SHA-256.
+
+    Raises
+    ------
+    DissectError
+        For the first file with another content.
+    """
+    for remote in source.files:
+        path = folder / remote.name
+        if not path.is_file():  # the data set lies there under other names
+            continue
+        found = hashlib.sha256(read_bytes(path)).hexdigest()
+        if not found.startswith(remote.sha256):
+            raise DissectError(
+                f"{path}: the content is not the expected one (SHA-256 begins with {found[:12]}, not with "
+                f"{remote.sha256[:12]}); remove it and fetch {source.name} again, or give its folder another name",
+                status=1,
+            )
 
 
 def _bring(remote: RemoteFile, url: str, target: Path, name: str, progress: bool) -> None:

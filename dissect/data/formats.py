@@ -21,14 +21,22 @@ from dissect.errors import DissectError
 LARGEST_ID = 2**31 - 2  # one below the largest int32, so that "largest + 1 items" fits as well
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds lists, tuples and numbers; whatever would import or call something is refused."""
+class _PlainData:
+    """Lists, tuples and numbers are built; whatever would import or call something is refused."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise _Refused(f"it asks for {module}.{name}; only lists, tuples and integers are read")
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise _Refused("it refers to objects outside the file; only lists, tuples and integers are read")
+
+
+class _Unpickler(_PlainData, pickle.Unpickler):
+    """The fast one. It keeps its memo in an array as long as the largest index that the file names."""
+
+
+class _CarefulUnpickler(_PlainData, pickle._Unpickler):
+    """Python's own, four times slower. Its memo is a dict, so no index takes more memory than another."""
 
 
 class _Refused(pickle.UnpicklingError):
@@ -54,10 +62,28 @@ def is_pickle(path: Path) -> bool:
     return read_bytes(path)[:1] in (b"\x80", b"(", b"]", b")")
 
 
+def _is_harmless(content: bytes) -> bool:
+    """Whether a pickle consists of integers, lists and tuples, with no memo index far beyond its own size.
+
+    Nine bytes can name an index of four billion, for which `_Unpickler` would allocate gigabytes.
+    """
+    size = len(content)
+    # LONG_BINPUT, its index in four bytes, lowest first: less than the size rounded up to 2^16 (2^24 if large).
+    index = b"..[\\x00-\\x%02x]\\x00" % (size >> 16) if size < 1 << 24 else b"...[\\x00-\\x%02x]" % min(size >> 24, 255)
+    # The other opcodes in use have no argument or one of 1, 2, 4 or 8 bytes. Bounded repetition keeps it iterative.
+    opcodes = re.compile(rb"(?s)(?:[\])(ltea0\x85-\x87\x94]|[Kqh\x80].|M..|[Jj]....|\x95.{8}|r%s){1,4096}" % index)
+    end = 0
+    while (match := opcodes.match(content, end)) is not None:
+        end = match.end()
+    # At the end of the pickle, or where it is cut off.
+    return content[end : end + 1] in b".Kqh\x80MJj\x95"
+
+
 def _unpickle(path: Path) -> Any:
     content = read_bytes(path)
+    unpickler = _Unpickler if _is_harmless(content) else _CarefulUnpickler
     try:
-        return _Unpickler(io.BytesIO(content)).load()
+        return unpickler(io.BytesIO(content)).load()
     except _Refused as error:
         raise DissectError(f"{path}: refused, {error}") from None
     except Exception as error:  # a damaged pickle may raise nearly anything, MemoryError included

@@ -77,14 +77,21 @@ def load(
 def fetch(name: str, data_dir: str | Path | None = None, progress: bool = True) -> Path:
     """Return the folder that holds a data set's files, downloading them where they are not found.
 
+    Files of known SHA-256 are checked by it, those that were there before too.
+
     Raises
     ------
     DissectError
-        As `load`; also for ``demo``, which has no files.
+        As `load`; also for ``demo``, which has no files, and for a file with another content than expected.
     """
     if name == DEMO:
         raise DissectError("demo is made on the spot and has no files to fetch")
-    return _locate(name, data_dir, download=True, progress=progress).train.parent
+    folder = _locate(name, data_dir, download=True, progress=progress).train.parent
+    if name in SOURCES:
+        from dissect.data.download import check
+
+        check(SOURCES[name], folder)
+    return folder
 
 
 def available(data_dir: str | Path | None = None) -> list[Row]:

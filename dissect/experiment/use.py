@@ -19,6 +19,7 @@ from dissect.experiment.splits import make_splits
 from dissect.experiment.weights import load_weights
 from dissect.models import SessionModel, build
 from dissect.sparsity import wrap
+from dissect.sparsity.density import get_rule
 from dissect.training.evaluate import metrics, rank_examples
 
 
@@ -30,6 +31,14 @@ def _finished(run: Path) -> tuple[RunFolder, Spec, dict[str, Any]]:
     if folder.result is None:
         raise DissectError(f"{run} is not finished; dissect run --resume {run} goes on")
     return folder, spec, folder.result
+
+
+def _weights(folder: RunFolder, pruned: bool = False) -> Path:
+    """The file of a run's weights; a DissectError where it is not there."""
+    path = folder / (record.PRUNED_WEIGHTS if pruned else record.WEIGHTS)
+    if not path.is_file():
+        raise DissectError(f"no weights at {path}: a committed record leaves them out; run it again to have them")
+    return path
 
 
 def load_model(run: Path | str, pruned: bool = False) -> SessionModel:
@@ -51,7 +60,7 @@ def load_model(run: Path | str, pruned: bool = False) -> SessionModel:
     if pruned and result["pruned"] is None:
         raise DissectError(f"{run} has no pruned weights: nothing was wrapped (--sparsify none)")
     model = build(spec.recipe, result["dataset"]["items"], spec.dim, spec.sigma)
-    load_weights(model, folder / (record.PRUNED_WEIGHTS if pruned else record.WEIGHTS))
+    load_weights(model, _weights(folder, pruned))
     return model.eval()
 
 
@@ -67,16 +76,20 @@ def recommend_items(run: Path, items: list[int], top: int = 20, pruned: bool = F
     Raises
     ------
     DissectError
-        For an id that the data set does not have.
+        For an id that the data set does not have, and where there are no weights.
     """
-    _, spec, result = _finished(run)
-    first, count = result["dataset"]["first_id"], result["dataset"]["items"]
+    model = load_model(run, pruned)  # first: without weights nothing else is worth saying
+    folder, spec, result = _finished(run)
+    first, count = result["dataset"].get("first_id"), result["dataset"]["items"]
+    if first is None:
+        raise DissectError(
+            f"{folder / record.RESULT} lacks first_id: an older version wrote it; run it again with --force"
+        )
     for item in items:
         if not first <= item < first + count:
             raise DissectError(
                 f"item {item} is out of range: {spec.dataset!r} has the ids {first} to {first + count - 1}"
             )
-    model = load_model(run, pruned)
     with torch.no_grad():
         scores = model.scores(Batch.from_lists([[i - first for i in items]]))[0]
     best = scores.topk(min(top, count))
@@ -89,14 +102,50 @@ def recommend_items(run: Path, items: list[int], top: int = 20, pruned: bool = F
     }
 
 
-def prune_run(run: Path, rule: str | None, threshold: float | None, out: Path | None, as_json: bool) -> dict[str, Any]:
-    """Prune a finished run by its own rule or another, write the dense weights, test them and print both."""
+def pruned_name(spec: Spec, rule: str, threshold: float) -> str:
+    """File name of a run's weights pruned by `rule`: the record's own name is for the run's own rule alone."""
+    if (rule, threshold) == (spec.rule, spec.threshold):
+        return record.PRUNED_WEIGHTS
+    name = Path(record.PRUNED_WEIGHTS)
+    return f"{name.stem}-{rule}-{repr(float(threshold)).removesuffix('.0')}{name.suffix}"
+
+
+def prune_run(
+    run: Path,
+    rule: str | None,
+    threshold: float | None,
+    out: Path | None,
+    as_json: bool,
+    data_dir: Path | None = None,
+) -> dict[str, Any]:
+    """Prune a finished run by its own rule or another, write the dense weights, test them and print both.
+
+    Parameters
+    ----------
+    run : path
+    rule, threshold
+        What is kept; the run's own where left out.
+    out : path, optional
+        File for the weights; by default one in `run` that no other rule or threshold writes.
+    as_json : bool
+        Whether to print the summary as a last line of JSON.
+    data_dir : path, optional
+        Where data sets lie; outranks the spec's.
+
+    Raises
+    ------
+    DissectError
+        If the run is not finished, has nothing to prune or no weights, or its data set is not there or has changed.
+    """
     folder, spec, result = _finished(run)
     if not spec.sparse:
         raise DissectError(f"{run} has nothing to prune: it was run with --sparsify none")
+    rule = rule or spec.rule
+    threshold = get_rule(rule, spec.threshold if threshold is None and rule == spec.rule else threshold)[1]
+    weights = _weights(folder)
     from dissect.data import load
 
-    data = load(spec.dataset, data_dir=spec.data_dir or None)
+    data = load(spec.dataset, data_dir=data_dir or spec.data_dir or None)
     if data.sha256 != result["dataset"]["sha256"]:
         raise DissectError(f"data set {spec.dataset!r} has changed since {run} was made")
     device = pick_device("auto")
@@ -105,22 +154,20 @@ def prune_run(run: Path, rule: str | None, threshold: float | None, out: Path | 
     instrument = wrap(
         model, model.parts(), spec.which, examples=len(splits.train), steps=1, noise=spec.noise, prior=spec.prior
     )
-    model.load_state_dict(load_file(folder / record.WEIGHTS))
-    rule = rule or spec.rule
-    threshold = spec.threshold if threshold is None and rule == spec.rule else threshold
+    model.load_state_dict(load_file(weights))
     rows = instrument.density(rule, threshold)
     dense = instrument.export(rule, threshold).to(device)
-    target = out or folder / record.PRUNED_WEIGHTS
+    target = out or folder / pruned_name(spec, rule, threshold)
     record.write_atomically(target, save({k: v.contiguous().cpu() for k, v in dense.state_dict().items()}))
     test = metrics(rank_examples(dense, splits.test, ties=spec.ties, seen=splits.seen))
     kept, total = instrument.prune_counts(rule, threshold)
     summary = {
-        "run": str(run), "rule": rule, "threshold": rows[0]["threshold"], "kept": kept, "total": total,
+        "run": str(run), "rule": rule, "threshold": threshold, "kept": kept, "total": total,
         "density": [r for r in rows if r["tensor"] is None], "test": test, "weights": str(target),
     }  # fmt: skip
     for row in summary["density"]:
         print(f"{row['part']:<15} {row['kept']:>9,} / {row['total']:>9,} kept")
-    print(f"{'all parts':<15} {kept:>9,} / {total:>9,} kept by {rule} at {rows[0]['threshold']:g}")
+    print(f"{'all parts':<15} {kept:>9,} / {total:>9,} kept by {rule} at {threshold:g}")
     print(f"test HR@20 {test['hr@20']:.2f}, MRR@20 {test['mrr@20']:.2f} on {len(splits.test):,} examples")
     print("zeros in dense matrices save no time by themselves")
     print(f"weights: {target}")

@@ -192,7 +192,7 @@ def _draw_schedule(axes: Axes, runs: Sequence[Run]) -> None:
 
 
 def write_density_figure(
-    runs: Sequence[Path | str], out: Path | str | None = None, name: str = "density", tensors: bool = True
+    runs: Sequence[Path | str], out: Path | str | None = None, name: str | None = None, tensors: bool = True
 ) -> list[Path]:
     """Draw the densities of `runs` and write them as SVG and PNG.
 
@@ -202,6 +202,9 @@ def write_density_figure(
         Run folders.
     out : path, optional
         Directory; the first run's ``figures`` by default.
+    name : str, optional
+        Name of the files; by default ``density`` for one run and ``overlay`` for several, which thus never
+        replaces the first run's own figure.
 
     Returns
     -------
@@ -214,6 +217,7 @@ def write_density_figure(
         If a run can't be read or has no densities, or `out` can't be written.
     """
     figure = density_figure([read_run(run) for run in runs], tensors)
+    name = name or ("density" if len(runs) == 1 else "overlay")
     return save_figure(figure, Path(out) if out is not None else Path(runs[0]) / "figures", name)
 
 

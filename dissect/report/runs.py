@@ -25,7 +25,7 @@ class Run:
     steps, evaluations : list of dict
         Rows of metrics.jsonl, by kind.
     density : list of dict
-        Rows of density.jsonl.
+        Rows of density.jsonl by the run's own rule; it may have logged others besides.
     """
 
     path: Path
@@ -69,6 +69,12 @@ def _last_phase(rows: list[Row]) -> list[Row]:
     return refit or rows
 
 
+def _of_own_rule(rows: list[Row], spec: Row) -> list[Row]:
+    """The densities by the rule that the run prunes by; rows that name no rule are."""
+    own = spec.get("rule")
+    return [row for row in rows if row.get("rule", own) == own]
+
+
 def read_run(path: Path | str) -> Run:
     """Read the run folder `path`.
 
@@ -82,13 +88,14 @@ def read_run(path: Path | str) -> Run:
         raise DissectError(f"no run folder at {path}")
     if not (path / "spec.json").exists():
         raise DissectError(f"{path} is no run folder: spec.json is missing")
+    spec = _json(path / "spec.json")
     metrics = _lines(path / "metrics.jsonl")
     steps = _last_phase([r for r in metrics if r.get("kind") == "step"])
     return Run(
         path,
-        _json(path / "spec.json"),
+        spec,
         _json(path / "result.json") if (path / "result.json").exists() else None,
         steps,
         [r for r in metrics if r.get("kind") == "evaluation"],
-        _last_phase(_lines(path / "density.jsonl")),
+        _last_phase(_of_own_rule(_lines(path / "density.jsonl"), spec)),
     )

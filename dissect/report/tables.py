@@ -19,7 +19,12 @@ def print_result(result: dict[str, Any], folder: Path, figure: Sequence[Path] | 
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 110)
     data, protocol = result["dataset"], result["protocol"]
-    stamp = " [bold]optimistic: epochs selected on the test set[/bold]" if protocol["optimistic"] else ""
+    # A wrapped run selects no epoch: see `dissect.experiment.callbacks.Selection`.
+    wrapped = result["sparsify"] is not None
+    how = (
+        "evaluated on the test set after each epoch, the last counts" if wrapped else "epochs selected on the test set"
+    )
+    stamp = f" [bold]optimistic: {how}[/bold]" if protocol["optimistic"] else ""
     subset = f", {data['max_train']:,} training sessions drawn" if data.get("max_train") else ""
     table = Table(
         title=f"{result['model']} on {data['name']}, seed {result['seed']}, protocol {protocol['name']}"

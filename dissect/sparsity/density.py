@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,12 +47,15 @@ def get_rule(rule: str, threshold: float | None = None) -> tuple[Rule, float]:
     Raises
     ------
     DissectError
-        If there is no rule of that name; lists the choices.
+        If there is no rule of that name, with the choices; if the threshold is not finite.
     """
     if rule not in RULES:
         raise DissectError(f"unknown rule {rule!r}; choose from {', '.join(RULES)}")
     found = RULES[rule]
-    return found, found.threshold if threshold is None else float(threshold)
+    limit = found.threshold if threshold is None else float(threshold)
+    if not math.isfinite(limit):  # nothing is above or below nan: every weight would be dropped
+        raise DissectError(f"the threshold of rule {rule!r} is {limit}; it must be a finite number")
+    return found, limit
 
 
 @torch.no_grad()

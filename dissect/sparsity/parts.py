@@ -14,7 +14,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "gnn": ("propagation", "combination"),
     "readout": ("attention", "transformation"),
 }
-HANDLED: tuple[type[nn.Module], ...] = (nn.Linear, nn.GRUCell)
+HANDLED: dict[type[nn.Module], tuple[str, ...]] = {nn.Linear: ("weight",), nn.GRUCell: ("weight_ih", "weight_hh")}
+"""Type that can be wrapped -> names of its matrices."""
 FUSED: dict[type[nn.Module], str] = {
     nn.GRU: "write the recurrence with nn.GRUCell",
     nn.LSTM: "write the recurrence with nn.GRUCell or with nn.Linear layers",
@@ -47,7 +48,7 @@ def resolve_parts(
     Returns
     -------
     dict of str to list of str
-        Chosen part -> names of modules of a type in `HANDLED`, in the order of `parts`.
+        Chosen part -> names of modules of exactly a type in `HANDLED`, in the order of `parts`.
 
     Raises
     ------
@@ -114,12 +115,20 @@ def _wrappable(part: str, name: str, modules: Mapping[str, nn.Module]) -> list[s
             raise DissectError(
                 f"part {part!r}: {name!r} is a fused {kind}, whose single weights noise can't reach; {advice}"
             )
-    for handled in HANDLED:
+    for handled, weights in HANDLED.items():
         if isinstance(module, handled):
-            if type(module).forward is not handled.forward:
+            # A wrapped layer changes class, and back on export: a subclass would come back without what it adds.
+            if type(module) is not handled:
                 raise DissectError(
-                    f"part {part!r}: {name!r} is {kind}, already wrapped or with a forward pass of its own; "
-                    f"valid types: {_valid()}"
+                    f"part {part!r}: {name!r} is {kind}, a subclass of nn.{handled.__name__}: already wrapped, "
+                    f"parametrized, or with code of its own; valid types: {_valid()}"
+                )
+            held = dict(module.named_parameters(recurse=False, remove_duplicate=False))
+            computed = [weight for weight in weights if weight not in held]
+            if computed:
+                raise DissectError(
+                    f"part {part!r}: {computed[0]!r} of {name!r} is computed from other tensors (weight_norm, "
+                    f"spectral_norm, prune) and can't have a variance; make it a plain parameter first"
                 )
             return [name]
     # Vectors (a layer norm's scale) stay deterministic as biases do; a matrix left out would falsify the

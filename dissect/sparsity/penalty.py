@@ -68,12 +68,13 @@ def _kl_and_slopes(theta: Tensor, s: Tensor, prior: str, scratch: Tensor) -> tup
         slope = s.exp()
         total = (slope.sum() + theta.square().sum() - theta.numel() - s.sum()) * 0.5
         return total, theta.clone(), slope.sub_(1).mul_(0.5)
-    la, keep = scratch[0].view_as(theta), scratch[1].view_as(theta)
+    la, soft = scratch[0].view_as(theta), scratch[1].view_as(theta)
     square = (theta * theta).add_(EPSILON)
     torch.log(square, out=la).neg_().add_(s)
-    torch.sigmoid(la, out=keep)
-    slope = la.neg().sigmoid_().mul_(-0.5)  # not (keep - 1) / 2, which is 0 for the weights to be pruned
-    total = keep.log_().sum() * -0.5  # softplus(-la) = -log sigmoid(la), and faster
+    slope = la.neg()
+    # -log sigmoid(la) is the same and a tenth faster, but sigmoid(la) underflows at la = -88.
+    total = F.softplus(slope, out=soft).sum() * 0.5  # pyright: ignore[reportCallIssue]
+    slope.sigmoid_().mul_(-0.5)
     if prior == "log-uniform":
         p = la.mul_(-K3).sub_(K2).sigmoid_()
         total += p.sum() * K1
@@ -154,7 +155,8 @@ def warmup_weight(step: int, total_steps: int, start: float = 0.1, end: float = 
     total_steps : int
         Planned steps.
     start, end : float
-        Fractions of the plan, 0 <= start <= end. Both 0 is no warm-up.
+        Fractions of the plan, 0 <= start <= end. Where they are equal the weight steps from 0 to 1; both 0
+        is no warm-up.
 
     Raises
     ------
@@ -166,4 +168,4 @@ def warmup_weight(step: int, total_steps: int, start: float = 0.1, end: float = 
     first, last = start * total_steps, end * total_steps
     if step >= last:
         return 1.0
-    return max(0.0, (step - first) / (last - first))
+    return (step - first) / (last - first) if step > first else 0.0

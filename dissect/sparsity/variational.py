@@ -192,16 +192,16 @@ def to_variational(module: nn.Module, noise: str = "local", log_sigma2: float = 
     Raises
     ------
     DissectError
-        If the layer is of another type than nn.Linear or nn.GRUCell.
+        If the layer is of another type than nn.Linear or nn.GRUCell, be it a subclass of one.
     """
     check_noise(noise)
-    for dense, variational in VARIATIONAL.items():
-        if isinstance(module, dense) and type(module).forward is dense.forward:
-            module.__class__ = variational
-            assert isinstance(module, Variational)
-            module._add_variances(noise, log_sigma2)
-            return module
-    raise DissectError(f"cannot wrap {type(module).__name__}; valid types: nn.Linear, nn.GRUCell")
+    variational = VARIATIONAL.get(type(module))
+    if variational is None:
+        raise DissectError(f"cannot wrap {type(module).__name__}; valid types: nn.Linear, nn.GRUCell")
+    module.__class__ = variational
+    assert isinstance(module, Variational)
+    module._add_variances(noise, log_sigma2)
+    return module
 
 
 def to_dense(module: Variational) -> nn.Module:

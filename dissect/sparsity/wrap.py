@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
@@ -72,8 +73,10 @@ def wrap(
     """
     if examples < 1 or steps < 1:
         raise DissectError(f"examples and steps must be at least 1, got {examples} and {steps}")
-    if kl_scale < 0:
-        raise DissectError(f"kl_scale must be at least 0, got {kl_scale}")
+    if not 0 <= kl_scale < math.inf:
+        raise DissectError(f"kl_scale must be a finite number of at least 0, got {kl_scale}")
+    if not math.isfinite(log_sigma2):
+        raise DissectError(f"log_sigma2 must be a finite number, got {log_sigma2}")
     check_prior(prior)
     get_rule(rule, threshold)
     warmup_weight(0, steps, *warmup)

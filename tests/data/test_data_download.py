@@ -95,6 +95,25 @@ def test_only_what_is_missing_is_brought(server, tmp_path):
     assert server.asked == ["/toy/all_train_seq.txt"]
 
 
+@pytest.mark.parametrize("digits", [64, 16])
+def test_files_that_are_there_are_checked_by_fetch(server, monkeypatch, tmp_path, digits):
+    offer(monkeypatch, server, digits)
+    fetch("toy", progress=False)
+    path, other = tmp_path / "toy/test.txt", pickle.dumps(([[1]], [3]))
+    path.write_bytes(other)
+    with pytest.raises(DissectError) as caught:
+        fetch("toy", progress=False)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: the content is not the expected one")
+    assert hashlib.sha256(other).hexdigest()[:12] in message
+    assert hashlib.sha256(FILES["/toy/test.txt"]).hexdigest()[:12] in message
+    assert path.read_bytes() == other
+    (tmp_path / "toy/all_train_seq.txt").unlink()  # a download to finish: what is there is checked too
+    with pytest.raises(DissectError, match=r"test\.txt: the content is not the expected one"):
+        load("toy", progress=False)
+
+
 def fails(tmp_path, cause, file="all_train_seq.txt"):
     """The failure is one line with cause, file, place and address; the failed file is not there."""
     with pytest.raises(DissectError, match=cause) as caught:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+import tracemalloc
 
 import pytest
 
@@ -63,6 +64,32 @@ def test_a_persistent_id_is_refused(tmp_path):
     (tmp_path / "p").write_bytes(b"(lp0\nPsomewhere\na.")
     with pytest.raises(DissectError, match="outside the file"):
         read_pickle_sessions(tmp_path / "p")
+
+
+@pytest.mark.parametrize("put", [b"r\xff\xff\xff\x0f", b"r\x00\x00\x00\x01", b"p268435455\n"])
+def test_a_memo_index_beyond_the_file_takes_no_memory(tmp_path, put):
+    # [[1, 2]], where the outer list is put into the memo at an index of many millions.
+    (tmp_path / "wide").write_bytes(b"\x80\x02]" + put + b"](K\x01K\x02ea.")
+    tracemalloc.start()
+    try:
+        assert read_pickle_sessions(tmp_path / "wide").clicks.tolist() == [1, 2]
+        assert tracemalloc.get_traced_memory()[1] < 1e6  # the unpickler in C takes 0.3 to 4 GB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("put", [b"r\x07\x00\x00\x00", b"r\xff\xff\x00\x00", b"r\x00\x00\x01\x00"])
+def test_whatever_its_indices_a_plain_pickle_is_read(tmp_path, put):
+    path = tmp_path / "s"
+    path.write_bytes(b"\x80\x02]" + put + b"](K\x01Krea.")
+    assert read_pickle_sessions(path).clicks.tolist() == [1, 114]  # 114 is the byte r
+
+
+def test_a_large_plain_pickle_is_read_fast(tmp_path):
+    path = save(tmp_path / "large", [[k % 50_000 + 1, 300, 70_000, 114] for k in range(200_000)], protocol=2)
+    begun = time.perf_counter()
+    assert len(read_pickle_sessions(path)) == 200_000
+    assert time.perf_counter() - begun < 5  # about 0.4 s
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])

@@ -110,14 +110,14 @@ def test_pickle_and_text_do_not_mix(root):
 def test_search_order(root, tmp_path, monkeypatch):
     monkeypatch.setenv("DISSECT_DATA", str(tmp_path / "env"))
     for place in (tmp_path / "cache", tmp_path / "env", root):
-        place_pickles(place / "tmall")
+        place_pickles(place / "gowalla-tail")
         place_pickles(place / "own")
-    for name in ("tmall", "own"):
+    for name in ("gowalla-tail", "own"):
         assert fetch(name, root) == root / name
         assert fetch(name) == tmp_path / "env" / name
-    shutil.rmtree(root / "tmall")
+    shutil.rmtree(root / "gowalla-tail")
     shutil.rmtree(root / "own")
-    assert fetch("tmall", root) == tmp_path / "env/tmall"  # known by name: looked for further on
+    assert fetch("gowalla-tail", root) == tmp_path / "env/gowalla-tail"  # known by name: looked for further on
     with pytest.raises(DissectError, match=f"unknown data set 'own'; looked in {root}; choose one of: demo, "):
         load("own", root)  # not known by name: only where the user said
     shutil.rmtree(tmp_path / "env/own")

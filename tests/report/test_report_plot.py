@@ -94,6 +94,33 @@ def test_files_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "x" / "density.png").exists()
 
 
+def test_an_overlay_has_a_name_of_its_own(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / n, sparsify=n) for n in ("gnn", "readout")]
+    one = write_density_figure(runs[:1])
+    assert one == [runs[0] / "figures" / f"density.{kind}" for kind in ("svg", "png")]
+    before = [p.read_bytes() for p in one]
+    both = write_density_figure(runs)
+    assert both == [runs[0] / "figures" / f"overlay.{kind}" for kind in ("svg", "png")]
+    assert [p.read_bytes() for p in one] == before
+    names = [[p.name for p in write_density_figure(r, tmp_path / "out")] for r in (runs[:1], runs)]
+    assert names == [["density.svg", "density.png"], ["overlay.svg", "overlay.png"]]
+    assert write_density_figure(runs, tmp_path / "out", "mine")[0].name == "mine.svg"
+
+
+@pytest.mark.parametrize("rule", ["log-alpha", "magnitude"])
+def test_only_densities_by_the_runs_own_rule_are_drawn(tmp_path: Path, rule: str) -> None:
+    run = make_run(tmp_path / "a", rule=rule)
+    rows = [json.loads(line) for line in (run / "density.jsonl").read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if k != "rule"} if row["step"] == 0 else row | {"rule": rule} for row in rows]
+    other = {"log-alpha": "magnitude", "magnitude": "log-alpha"}[rule]
+    others = [row | {"rule": other, "threshold": 0.1, "kept": 0, "density": 0.0} for row in rows if row["total"]]
+    (run / "density.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *others]))
+    assert read_run(run).density == rows
+    figure = density_figure([read_run(run)])
+    assert "propagation  50 / 200 = 0.25" in legend_of(figure)
+    assert np.asarray(figure.axes[0].get_lines()[0].get_xdata()).tolist() == list(range(0, 101, 10))
+
+
 def test_a_run_that_is_going_can_be_read(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", finished=False)
     rows = len(read_run(run).density)

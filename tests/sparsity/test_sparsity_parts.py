@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from dissect.errors import DissectError
 from dissect.sparsity import resolve_parts, wrap
@@ -75,6 +79,47 @@ def test_nothing_is_wrapped_twice_and_nothing_else_is_wrapped():
         to_variational(nn.ReLU())
 
 
+class Twice(nn.Linear):
+    def doubled(self) -> torch.Tensor:
+        return 2 * self.weight
+
+
+class Cell(nn.GRUCell):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (Twice(2, 2), "'b.1' is Twice, a subclass of nn.Linear: .*valid types: nn.Linear, nn.GRUCell"),
+        (Cell(2, 2), "'b.1' is Cell, a subclass of nn.GRUCell"),
+        (nn.LazyLinear(2), "'b.1' is LazyLinear, a subclass of nn.Linear"),
+        (parametrizations.weight_norm(nn.Linear(2, 2)), "'b.1' is ParametrizedLinear, .*parametrized"),
+        (prune.l1_unstructured(nn.Linear(2, 2), "weight", 1), "'weight' of 'b.1' is computed from other tensors"),
+    ],
+)
+def test_what_would_not_come_back_whole_is_refused_before_anything_changes(layer: nn.Module, message: str):
+    one = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Sequential(nn.Linear(2, 2), layer)})
+    kinds = [type(module) for module in one.modules()]
+    names = [name for name, _ in one.named_parameters()]
+    with pytest.raises(DissectError, match=message) as caught:
+        wrap(one, {"p": ["a"], "q": ["b"]}, examples=1, steps=1)
+    assert "\n" not in str(caught.value)
+    assert [type(module) for module in one.modules()] == kinds
+    assert [name for name, _ in one.named_parameters()] == names
+    if type(layer) is not nn.Linear:
+        with pytest.raises(DissectError, match="cannot wrap"):
+            to_variational(layer)
+
+
+def test_a_cell_whose_two_matrices_are_one_is_wrapped():
+    cell = nn.GRUCell(2, 2)
+    cell.weight_hh = cell.weight_ih
+    probe = wrap(nn.ModuleDict({"cell": cell}), {"p": ["cell"]}, examples=1, steps=1)
+    assert probe.prune_counts()[1] == 12
+    assert probe.receipt[0].note == "weight_hh tied to cell.weight_ih"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -84,6 +129,10 @@ def test_nothing_is_wrapped_twice_and_nothing_else_is_wrapped():
         ({"warmup": (0.5, 0.1)}, "warm-up"),
         ({"examples": 0}, "at least 1"),
         ({"kl_scale": -1.0}, "kl_scale"),
+        ({"kl_scale": math.nan}, "kl_scale must be a finite number"),
+        ({"log_sigma2": math.inf}, "log_sigma2 must be a finite number"),
+        ({"threshold": math.nan}, "threshold of rule 'log-alpha' is nan; it must be a finite number"),
+        ({"warmup": (math.nan, 1)}, "warm-up"),
     ],
 )
 def test_a_refused_wrap_leaves_the_model_dense(options: dict[str, object], message: str):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import dawsn
@@ -75,7 +75,8 @@ def test_fused_sum_and_gradients_equal_autograd(prior: str, dtype: torch.dtype, 
         torch.testing.assert_close(a, b, rtol=1e-4, atol=tolerance)
 
 
-@given(st.floats(-80, 60), st.sampled_from(["log-uniform", "ard"]))
+@given(st.floats(-200, 100), st.sampled_from(["log-uniform", "ard"]))
+@example(-200.0, "log-uniform")
 def test_extreme_variances_stay_finite_and_keep_their_direction(s: float, prior: str):
     theta, log_variance = torch.tensor([0.5], requires_grad=True), torch.tensor([s], requires_grad=True)
     kl = kl_sum(theta, log_variance, prior)
@@ -84,6 +85,14 @@ def test_extreme_variances_stay_finite_and_keep_their_direction(s: float, prior:
     assert kl.item() >= -1e-6
     assert log_variance.grad is not None
     assert log_variance.grad.item() <= 0  # KL alone always raises sigma
+    exact_theta, exact_s = (t.detach().double().requires_grad_() for t in (theta, log_variance))
+    exact = PRIORS[prior](exact_theta, exact_s).sum()
+    exact.backward()
+    assert kl.item() == pytest.approx(exact.item(), rel=1e-5, abs=1e-6)
+    for a, b in ((theta, exact_theta), (log_variance, exact_s)):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert a.grad.item() == pytest.approx(b.grad.item(), rel=1e-4, abs=1e-6)
 
 
 def test_gradient_of_zero_weights_is_finite():
@@ -133,5 +142,7 @@ def test_adam_prunes_under_kl_alone_in_the_known_number_of_steps(theta0: float, 
 def test_warmup_is_zero_then_linear_then_one():
     assert [warmup_weight(t, 100) for t in (0, 10, 25, 40, 99)] == pytest.approx([0, 0, 0.5, 1, 1])
     assert warmup_weight(0, 100, 0, 0) == 1
+    assert [warmup_weight(t, 100, 0.2, 0.2) for t in (0, 19, 20, 21)] == [0, 0, 1, 1]
+    assert [warmup_weight(t, 100, 1, 1) for t in (0, 99, 100)] == [0, 0, 1]
     with pytest.raises(DissectError, match="start <= end"):
         warmup_weight(0, 100, 0.5, 0.1)
