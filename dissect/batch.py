@@ -50,11 +50,15 @@ class Batch:
         Session b is ``items[offsets[b]:offsets[b + 1]]``; no session is empty.
     targets : Tensor, (B,) int64, optional
         The item that followed.
+    span : int, optional
+        A number above every id. Where it is given the views have shapes that depend on T alone, and building them
+        never waits for the device: see `PackedExamples.static_batch`.
     """
 
     items: Tensor
     offsets: Tensor
     targets: Tensor | None = None
+    span: int | None = None
 
     @classmethod
     def from_lists(cls, sessions: list[list[int]], targets: list[int] | None = None, device: str = "cpu") -> Batch:
@@ -86,6 +90,8 @@ class Batch:
     @cached_property
     def session_graph(self) -> SessionGraph:
         """The graph of each session; see :class:`SessionGraph`."""
+        if self.span is not None:
+            return _static_graph(self.rows, self.items, self.span)
         rows, items = self.rows, self.items
         span = int(items.max()) + 1
         # One sorted unique over (session, item) numbers the nodes of every session at once.
@@ -98,6 +104,28 @@ class Batch:
         in_weight = torch.bincount(target, minlength=count)[target].float().reciprocal()
         out_weight = torch.bincount(source, minlength=count)[source].float().reciprocal()
         return SessionGraph(keys % span, alias, source, target, in_weight, out_weight)
+
+
+def _static_graph(rows: Tensor, items: Tensor, span: int) -> SessionGraph:
+    """Session graphs with T nodes and T - 1 edges, whatever the sessions.
+
+    Nodes past the last distinct one are left over: no click and no edge refers to them. Repeated edges, and those
+    that would join two sessions, are there with weight 0.
+    """
+    count = items.numel()
+    keys, order = torch.sort(rows * span + items)
+    place = torch.cat([keys.new_zeros(1), (keys.diff() != 0).long()]).cumsum(0)  # node of each sorted click
+    alias = torch.empty_like(place).scatter_(0, order, place)
+    nodes = torch.zeros_like(place).scatter_(0, place, keys % span)
+    joined = rows[1:] == rows[:-1]
+    edges = torch.sort(torch.where(joined, alias[:-1] * count + alias[1:], count * count)).values
+    first = torch.cat([edges.new_ones(1), (edges.diff() != 0).long()])[: edges.numel()]
+    weight = (first * (edges < count * count)).float()
+    source = torch.div(edges, count, rounding_mode="floor").clamp_max_(count - 1)
+    target = edges % count
+    in_degree = weight.new_zeros(count).index_add_(0, target, weight).clamp_min_(1)
+    out_degree = weight.new_zeros(count).index_add_(0, source, weight).clamp_min_(1)
+    return SessionGraph(nodes, alias, source, target, weight / in_degree[target], weight / out_degree[source])
 
 
 class PackedExamples:
@@ -128,3 +156,32 @@ class PackedExamples:
         shift = torch.repeat_interleave(start - offsets[:-1], end - start, output_size=total)
         positions = torch.arange(total, device=index.device).add_(shift)
         return Batch(self.clicks[positions], offsets, self.clicks[end])
+
+    def static_batch(self, index: Tensor, size: int) -> Batch:
+        """As `batch`, with exactly `size` clicks and B + 1 sessions, the last of which is padding.
+
+        Every tensor has a shape known beforehand, and nothing waits for the device, so that a training step on it can
+        be captured once and replayed. `targets` has the B real sessions only.
+
+        Parameters
+        ----------
+        index : Tensor, (B,) int64
+        size : int
+            More than the clicks of the B examples together.
+        """
+        zero = index.new_zeros(1)
+        start, end = torch.cat([self.start[index], zero]), self.end[index]
+        offsets = torch.cat([zero, torch.cumsum(end - start[:-1], 0), zero + size])
+        shift = torch.repeat_interleave(start - offsets[:-1], offsets.diff(), output_size=size)
+        positions = torch.arange(size, device=index.device).add_(shift).clamp_max_(self.clicks.numel() - 1)
+        return Batch(self.clicks[positions], offsets, self.clicks[end], self.span)
+
+    @cached_property
+    def span(self) -> int:
+        """One more than the largest item id."""
+        return int(self.clicks.max()) + 1
+
+    @cached_property
+    def host_lengths(self) -> Tensor:
+        """Clicks of each example, (N,) int64, on the CPU: what a batch will hold is known before it is made."""
+        return (self.end - self.start).cpu()

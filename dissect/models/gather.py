@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 
-def rows_of(table: Tensor, index: Tensor) -> Tensor:
-    """Rows `index` of an item table, (items, d) -> (len(index), d), with a sparse gradient.
+class _LookUp(torch.autograd.Function):
+    """Both uses of the table in one node, so that their gradients meet in one backward call."""
 
-    The loss over items already gives the table a dense gradient; a sparse one for the few rows looked up is
-    added into it in place, where a dense one would cost another pass over the whole table.
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(index)
+        ctx.set_materialize_grads(False)
+        ctx.like = table.shape, table.dtype, table.device
+        return table.index_select(0, index), table.view_as(table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None]:  # pyright: ignore
+        rows, table = grads
+        (index,) = ctx.saved_tensors
+        if rows is None:
+            return table, None
+        if table is None:
+            shape, dtype, device = ctx.like
+            table = torch.zeros(shape, dtype=dtype, device=device)
+        # In place: nobody else holds this gradient, and a copy of it costs a tenth of a training step.
+        return table.index_add_(0, index, rows.to(table.dtype)), None
+
+
+def look_up(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows `index` of an item table, and the table to score against.
+
+    Parameters
+    ----------
+    table : Tensor, (items, d)
+    index : Tensor, (n,) int64
+
+    Returns
+    -------
+    rows : Tensor, (n, d)
+    table : Tensor, (items, d)
+        The same values. Use it in place of the argument from here on: the dense gradient of the scores then takes up
+        the few rows of this lookup in place, where a gradient of its own would cost two more passes over a table.
     """
-    return F.embedding(index, table, sparse=table.is_leaf and table.requires_grad)
+    rows, scored = _LookUp.apply(table, index)  # type: ignore[misc]
+    return rows, scored
 
 
 def segment_sum(values: Tensor, segment: Tensor, count: int) -> Tensor:

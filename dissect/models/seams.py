@@ -45,9 +45,14 @@ class Output:
 
 
 class Encoder(nn.Module):
-    """Item table and batch in, hidden states out; `PARTS` names the weights of each part."""
+    """Item table and batch in, hidden states out.
+
+    `PARTS` names the weights of each part, `views` the views of a batch that `forward` reads: made with the batch,
+    they are timed with it.
+    """
 
     PARTS: Parts = {"propagation": (), "combination": ()}
+    views: tuple[str, ...] = ()
 
     def forward(self, batch: Batch, table: Tensor) -> Encoded:  # pragma: no cover - interface
         """Encode `batch`; `table` is (items, d)."""

@@ -51,6 +51,11 @@ class SessionModel(nn.Module):
         encoded = self.encoder(batch, self.embedding.weight)
         return self.scorer.scores(self.readout(encoded), encoded.table)
 
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Views of a batch that the encoder reads."""
+        return self.encoder.views
+
     def parts(self) -> Parts:
         """Part -> names of its modules in this model."""
         halves = (("encoder", self.encoder), ("readout", self.readout))

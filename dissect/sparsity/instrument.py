@@ -132,6 +132,10 @@ class Instrument:
             return torch.zeros((), device=next((p.device for p in self.model.parameters()), None))
         return kl_total(((theta, s) for _, _, theta, s in self.tensors()), self.prior) * weight
 
+    def weighted(self, weight: Tensor) -> Tensor:
+        """The summed KL times a weight that is a tensor: for a step captured once and replayed with other weights."""
+        return kl_total(((theta, s) for _, _, theta, s in self.tensors()), self.prior) * weight
+
     @torch.no_grad()
     def kl(self) -> Tensor:
         """Summed KL of all wrapped weights in nats, without warm-up, scale, 1 / N or gradient."""

@@ -74,12 +74,12 @@ class Progress(Callback):
 
     def on_step(self, loop: Loop) -> None:
         """Redraw at most four times a second."""
-        nll = float(loop.nll)
-        self._nll = 0.98 * self._nll + 0.02 * nll if self._nll else nll
         now = time.monotonic()
         if self.quiet or now - self._drawn < 0.25:
             return
         self._drawn = now
+        nll = float(loop.nll)  # waits for an accelerator: not at every step
+        self._nll = 0.9 * self._nll + 0.1 * nll if self._nll else nll
         if self._bar is not None:
             self._bar.update(self._task, completed=loop.step, note=self._note(loop))
         elif now - self._line > LINE_SECONDS:

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from dissect.batch import Batch, PackedExamples
 from dissect.errors import DissectError
+from dissect.training.captured import CapturedSteps
+from dissect.training.distributed import ALONE, World
 from dissect.training.loss import item_cross_entropy
+from dissect.training.precision import products
+
+#: (query, table, targets, cosine, bf16) -> mean cross-entropy.
+ItemLoss = Callable[[Tensor, Tensor, Tensor, bool, bool], Tensor]
 
 
 class Penalty(Protocol):
@@ -21,6 +27,14 @@ class Penalty(Protocol):
 
     def penalty(self, step: int) -> Tensor:
         """The term to add to the mean loss."""
+        ...
+
+    def kl_weight(self, step: int) -> float:
+        """The factor in it that changes from step to step."""
+        ...
+
+    def weighted(self, weight: Tensor) -> Tensor:
+        """The same term with that factor as a tensor, which a captured step reads anew each time."""
         ...
 
 
@@ -115,6 +129,12 @@ class Loop:
         Called in this order.
     penalty : Penalty, optional
         Adds ``penalty(step)`` to the mean loss.
+    loss : callable, optional
+        ``loss(query, table, targets, cosine, bf16)``.
+    bf16 : bool
+        Whether matrix products have bfloat16 factors; weights, sums and the optimizer stay in fp32.
+    world : World, optional
+        The processes that share each batch; by default this one alone.
     """
 
     def __init__(
@@ -125,16 +145,20 @@ class Loop:
         plan: Plan,
         callbacks: Sequence[Callback] = (),
         penalty: Penalty | None = None,
-        loss: Callable[[Tensor, Tensor, Tensor, bool], Tensor] = item_cross_entropy,
+        loss: ItemLoss = item_cross_entropy,
+        bf16: bool = False,
+        world: World = ALONE,
     ) -> None:
         self.model, self.examples, self.optimizer, self.plan = model, examples, optimizer, plan
         self.callbacks, self.penalty, self.loss = list(callbacks), penalty, loss
+        self.bf16, self.world, self.device = bf16, world, examples.clicks.device
         self.step = 0  # optimiser steps taken
         self.base_lr = [float(group["lr"]) for group in optimizer.param_groups]
-        self.nll: Tensor = torch.zeros(())
+        self.nll: Tensor = torch.zeros((), device=self.device)  # of the last step's batch, over all processes
         self.lr_budget = 0.0
         self.train_seconds = 0.0  # time in steps alone: evaluation and saving are left out
         self.train_examples = 0
+        self.captured = CapturedSteps(self) if self.device.type == "cuda" and world.size == 1 else None
 
     @property
     def epoch(self) -> int:
@@ -148,7 +172,7 @@ class Loop:
 
     def run(self) -> None:
         """Train to the plan's last step, or to the first `Stop`."""
-        plan, device = self.plan, self.examples.clicks.device
+        plan = self.plan
         self.model.train()
         try:
             for callback in self.callbacks:
@@ -156,17 +180,27 @@ class Loop:
             while self.step < plan.steps:
                 epoch, first = divmod(self.step, plan.steps_per_epoch)
                 self._set_rates(epoch)
-                order = plan.order(epoch).to(device)
+                order = plan.order(epoch)
+                if self.captured is not None:
+                    self.captured.begin(order)
+                order = order.to(self.device)
                 for i in range(first, plan.steps_per_epoch):
                     begun = time.perf_counter()
                     index = order[i * plan.batch_size : (i + 1) * plan.batch_size]
-                    self.train_step(self.examples.batch(index))
+                    if self.captured is not None:
+                        self.captured.step(i, index)
+                    else:
+                        self.train_step(index)
+                    self._count()
                     self.train_seconds += time.perf_counter() - begun
                     self.train_examples += index.numel()
                     for callback in self.callbacks:
                         callback.on_step(self)
                     if self.step == plan.steps:
                         break
+                begun = time.perf_counter()
+                self.check_finite()  # waits for what an accelerator has still to do
+                self.train_seconds += time.perf_counter() - begun
                 for callback in self.callbacks:
                     callback.on_epoch(self)
         except Stop:
@@ -175,30 +209,54 @@ class Loop:
             for callback in self.callbacks:
                 callback.on_end(self)
 
-    def train_step(self, batch: Batch) -> None:
-        """One optimiser step on `batch`.
+    def objective(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean negative log-likelihood of the batch's targets, and that plus the model's auxiliary loss."""
+        with products(self.bf16, self.device):
+            output = self.model(batch)
+        assert batch.targets is not None
+        query = output.query[: batch.targets.numel()] if batch.span is not None else output.query
+        nll = self.loss(query.float(), output.table, batch.targets, self.model.scorer.cosine, self.bf16)  # type: ignore
+        return nll, nll if output.aux_loss is None else nll + output.aux_loss
+
+    def train_step(self, index: Tensor) -> None:
+        """One optimiser step on the examples `index`, of which this process takes its share.
 
         Raises
         ------
         DissectError
             If the loss is not finite; the weights are those before the step.
         """
-        output = self.model(batch)
-        assert batch.targets is not None
-        nll = self.loss(output.query, output.table, batch.targets, self.model.scorer.cosine)  # type: ignore
-        total = nll if output.aux_loss is None else nll + output.aux_loss
+        mine, weight = self.world.share(index)
+        nll, total = self.objective(self.examples.batch(mine))
+        if weight != 1:
+            nll, total = nll * weight, total * weight
         if self.penalty is not None:
             total = total + self.penalty.penalty(self.step)
-        self.nll = nll.detach()
-        if not math.isfinite(total.item()):
-            raise DissectError(
-                f"loss is {float(total.detach())} at step {self.step + 1} (epoch {self.epoch + 1}); stopped, the "
-                "last good state is kept; a smaller --lr may help",
-                1,
-            )
+        if not math.isfinite(value := total.item()):
+            raise self.not_finite(value)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        self.nll = self.world.average((p.grad for p in self.model.parameters()), nll.detach())
         self.optimizer.step()
+
+    def check_finite(self) -> None:
+        """Raise a DissectError if a step so far had a loss that is not finite.
+
+        On a CPU each step does so before it changes a weight. An accelerator would have to wait for every step; it is
+        asked from time to time, and before anything is saved.
+        """
+        if self.captured is not None and not self.captured.all_finite():
+            raise self.not_finite(float("nan"))
+
+    def not_finite(self, value: float) -> DissectError:
+        """The error for a loss of that value."""
+        return DissectError(
+            f"loss is {value} at step {self.step + 1} (epoch {self.epoch + 1}); stopped, the "
+            "last good state is kept; a smaller --lr may help",
+            1,
+        )
+
+    def _count(self) -> None:
         self.step += 1
         self.lr_budget += sum(g["lr"] for g in self.optimizer.param_groups if g.get("name") == "sigma")
 
@@ -225,6 +283,7 @@ class Loop:
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu())
+        self.world.reseed(self.plan.seed, self.step)
         for callback in self.callbacks:
             if callback.name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.name])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dissect.batch import Batch
-from dissect.models.gather import rows_of, segment_sum
+from dissect.models.gather import look_up, segment_sum
 from dissect.models.seams import Encoded, Encoder
 
 
@@ -47,6 +47,7 @@ class GatedGraphEncoder(Encoder):
     """
 
     PARTS = {"propagation": ("edge_in", "edge_out"), "combination": ("cell.input", "cell.hidden")}
+    views = ("session_graph",)
 
     def __init__(self, dim: int, steps: int = 1) -> None:
         super().__init__()
@@ -61,7 +62,7 @@ class GatedGraphEncoder(Encoder):
     def forward(self, batch: Batch, table: Tensor) -> Encoded:
         """Encode each session's graph; ``nodes`` and ``clicks`` of the result are set."""
         graph = batch.session_graph
-        h = rows_of(table, graph.nodes)  # (M, d)
+        h, table = look_up(table, graph.nodes)  # (M, d)
         count = graph.nodes.numel()
         for _ in range(self.steps):
             m_in = self.edge_in(h)[graph.source] * graph.in_weight[:, None]  # (E, d)

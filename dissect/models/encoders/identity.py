@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dissect.batch import Batch
-from dissect.models.gather import rows_of
+from dissect.models.gather import look_up
 from dissect.models.seams import Encoded, Encoder
 
 
@@ -24,4 +24,5 @@ class IdentityEncoder(Encoder):
 
     def forward(self, batch: Batch, table: Tensor) -> Encoded:
         """Embed each click."""
-        return Encoded(batch, rows_of(table, batch.items), table)
+        clicks, table = look_up(table, batch.items)
+        return Encoded(batch, clicks, table)

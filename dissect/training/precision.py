@@ -1,0 +1,94 @@
+"""Matrix products with bfloat16 factors and fp32 sums, by whatever the device has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@cache
+def native_bf16(device_type: str) -> bool:
+    """Whether the device has bfloat16 products.
+
+    A CPU has them with AVX512_BF16 or AMX (Intel since Cooper Lake, AMD since Zen 4). Elsewhere torch's bfloat16
+    product takes ten times as long as its fp32 one, so factors are rounded and multiplied in fp32: the same
+    numbers, no gain in time.
+    """
+    if device_type != "cpu":
+        return True
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
+        getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    )
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return x.bfloat16().to(x.dtype)
+
+
+def matmul(
+    a: Tensor, b: Tensor, bf16: bool = False, *, out: Tensor | None = None, add_to: Tensor | None = None
+) -> Tensor:
+    """``a @ b`` into `out`, or added to `add_to`; both fp32.
+
+    Parameters
+    ----------
+    a, b : Tensor, (n, k) and (k, m)
+    bf16 : bool
+        Whether `a` and `b` are rounded to bfloat16 first; the products are summed in fp32.
+    out, add_to : Tensor, (n, m), at most one of them
+    """
+    if bf16 and a.device.type == "cuda":
+        product = torch.mm(a.bfloat16(), b.bfloat16(), out_dtype=torch.float32)  # type: ignore[call-overload]
+        if add_to is not None:
+            return add_to.add_(product)
+        return product if out is None else out.copy_(product)
+    if bf16 and not native_bf16(a.device.type):
+        a, b = _rounded(a), _rounded(b)
+    # Where a CPU has bfloat16 products, `products` has told the library to use them for fp32 matrices.
+    if add_to is not None:
+        return add_to.addmm_(a, b)
+    return torch.mm(a, b) if out is None else torch.mm(a, b, out=out)
+
+
+class _RoundedLinear(TorchFunctionMode):
+    """Rounds the factors of every linear map, where the device can't."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear:
+            x, weight, *rest = args
+            return F.linear(_rounded(x), _rounded(weight), *rest, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def products(bf16: bool, device: torch.device) -> Iterator[None]:
+    """Inside, linear maps on `device` have bfloat16 factors; the former settings come back afterwards.
+
+    An accelerator uses autocast. A CPU with bfloat16 products uses them inside its fp32 products, so that all that
+    lies between two products stays fp32; another CPU rounds the factors.
+    """
+    if not bf16:
+        yield
+    elif device.type != "cpu":
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+    elif native_bf16("cpu"):
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+    else:
+        with _RoundedLinear():
+            yield

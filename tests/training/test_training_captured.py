@@ -1,0 +1,136 @@
+"""Steps on padded batches of fixed shapes train as steps on ragged ones; on CUDA, captured ones too."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dissect.batch import PackedExamples
+from dissect.errors import DissectError
+from dissect.models import build
+from dissect.sparsity import wrap
+from dissect.training.captured import CapturedSteps, padded_size
+from dissect.training.train import Loop, Plan
+
+ITEMS = 40
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def examples(device: str = "cpu", count: int = 50) -> PackedExamples:
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(1, 9, (count,), generator=generator)
+    ends = (lengths + 1).cumsum(0)
+    clicks = torch.randint(ITEMS, (int(ends[-1]),), generator=generator)
+    return PackedExamples(clicks, ends - lengths - 1, ends - 1, device)
+
+
+def loop_of(
+    device: str = "cpu", model: str = "srgnn", sparse: bool = False, steps: int = 13, bf16: bool = False
+) -> Loop:
+    torch.manual_seed(1)
+    net = build(model, ITEMS, 8).to(device)
+    data, plan = examples(device), Plan(50, 8, steps, lr_step=1)
+    probe = wrap(net, net.parts(), examples=50, steps=steps, warmup=(0.2, 0.6), noise="weight") if sparse else None
+    groups = probe.param_groups(1e-2) if probe else [{"name": "rest", "params": list(net.parameters())}]
+    optimizer = torch.optim.Adam(groups, lr=1e-2, fused=True, capturable=device == "cuda")
+    return Loop(net, data, optimizer, plan, penalty=probe, bf16=bf16)
+
+
+def weights(loop: Loop) -> dict[str, torch.Tensor]:
+    return {k: v.detach().cpu() for k, v in loop.model.state_dict().items()}
+
+
+def test_a_size_holds_its_clicks_and_a_click_of_padding() -> None:
+    sizes = [padded_size(n) for n in range(1, 5000)]
+    assert all(size > n for n, size in enumerate(sizes, 1))
+    assert all(size <= max(64, 1.34 * n + 16) for n, size in enumerate(sizes, 1))
+    assert len(set(sizes)) < 40
+
+
+@pytest.mark.parametrize("model", ["srgnn", "meanpool", "last-item"])
+def test_a_padded_batch_gives_the_same_queries_and_gradients(model: str) -> None:
+    data, index = examples(), torch.tensor([3, 7, 7, 0, 21])
+    torch.manual_seed(1)
+    net = build(model, ITEMS, 8).double()
+    found = []
+    for batch in (data.batch(index), data.static_batch(index, 64), data.static_batch(index, 200)):
+        net.zero_grad()
+        query = net(batch).query[: len(index)]
+        assert batch.targets is not None
+        query.square().sum().backward()
+        found.append(
+            [query.detach(), batch.targets, *(p.grad.to_dense() for p in net.parameters() if p.grad is not None)]
+        )
+    for padded in found[1:]:
+        for a, b in zip(found[0], padded, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_shapes_depend_on_the_size_alone() -> None:
+    data = examples()
+    graphs = [data.static_batch(torch.tensor(i), 64).session_graph for i in ([1, 2, 3], [30, 31, 32])]
+    assert [t.shape for t in vars(graphs[0]).values()] == [t.shape for t in vars(graphs[1]).values()]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_steps_on_padded_batches_train_alike(sparse: bool) -> None:
+    ragged, padded = loop_of(sparse=sparse), loop_of(sparse=sparse)
+    padded.captured = CapturedSteps(padded, capture=False)
+    for loop in (ragged, padded):
+        torch.manual_seed(5)
+        loop.run()
+        assert loop.step == 13
+    assert float(padded.nll) == pytest.approx(float(ragged.nll), rel=1e-4)
+    for name, value in weights(ragged).items():
+        torch.testing.assert_close(weights(padded)[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_loss_that_is_not_finite_is_found_before_the_epoch_is_judged() -> None:
+    loop = loop_of()
+    loop.captured = CapturedSteps(loop, capture=False)
+    with torch.no_grad():
+        loop.model.embedding.weight[0] = float("nan")  # type: ignore[union-attr]
+    with pytest.raises(DissectError, match="loss is nan"):
+        loop.run()
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("sparse", [False, True])
+def test_captured_steps_train_as_the_cpu_does(sparse: bool) -> None:
+    here, there = loop_of(), loop_of("cuda", sparse=sparse)
+    here.captured = CapturedSteps(here, capture=False)
+    assert there.captured is not None
+    there.run()
+    assert there.captured.capture, "the device refused the capture"
+    assert there.captured.graphs
+    assert torch.isfinite(there.nll)
+    if not sparse:
+        here.run()
+        for name, value in weights(here).items():
+            torch.testing.assert_close(weights(there)[name], value, rtol=1e-2, atol=1e-4, msg=name)
+
+
+@gpu
+@pytest.mark.gpu
+def test_captured_noise_is_drawn_anew_at_each_replay() -> None:
+    loop = loop_of("cuda", sparse=True, steps=40)
+    seen: list[float] = []
+    assert loop.captured is not None
+    index = torch.arange(8, device="cuda")
+    loop.captured.clicks = [int(loop.examples.host_lengths[:8].sum())]
+    for group in loop.optimizer.param_groups:
+        group["lr"] = 0.0
+    for _ in range(20):
+        loop.captured.step(0, index)
+        loop.step += 1
+        seen.append(float(loop.nll))
+    assert len(set(seen[5:])) > 10
+
+
+@gpu
+@pytest.mark.gpu
+def test_bf16_trains_on_the_device() -> None:
+    loop = loop_of("cuda", bf16=True)
+    loop.run()
+    assert torch.isfinite(loop.nll)
