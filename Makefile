@@ -2,8 +2,11 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Without a CUDA device the CPU build of torch is installed, not gigabytes of CUDA libraries.
+# Without a CUDA device the CPU build of torch is installed, not gigabytes of CUDA libraries: from pip's own sources
+# where they have it, else from PyTorch's index; where neither can be reached, whatever build PyPI has.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+PIP := $(BIN)/pip install --disable-pip-version-check -q
 
 .PHONY: help run test lint figures bench clean
 
@@ -13,7 +16,10 @@ help: ## list the targets
 $(VENV)/.installed: pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("dissect needs Python 3.10 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q $(CONSTRAINTS) -e '.[dev]'
+	@if [ -n "$(CONSTRAINTS)" ] && ! $(BIN)/python -c 'import torch' 2>/dev/null; then \
+		torch=$$(grep '^torch' constraints-cpu.txt); echo "installing $$torch, CPU build"; \
+		$(PIP) --no-deps --no-index "$$torch" 2>/dev/null || $(PIP) --no-deps --index-url $(CPU_INDEX) "$$torch" || true; fi
+	$(PIP) $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
 run: $(VENV)/.installed ## set up, then dissect SR-GNN on a data set made on the spot (about two minutes)

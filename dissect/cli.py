@@ -14,6 +14,9 @@ import click
 from dissect import __version__
 from dissect.errors import DissectError
 
+#: What click 8.2 and later raise where a command group is called bare: a usage error whose text is the whole help.
+_BARE: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
 
 class _Main(click.Group):
     """Turns errors meant for the user into one line on stderr; --debug shows the traceback."""
@@ -25,6 +28,9 @@ class _Main(click.Group):
         except click.exceptions.Abort:
             click.echo("dissect: interrupted", err=True)
             sys.exit(130)
+        except _BARE as error:
+            click.echo(error.format_message())
+            sys.exit(2)
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "dissect"
             click.echo(f"{where}: {' '.join(error.format_message().split())} (see {where} --help)", err=True)
@@ -129,7 +135,8 @@ def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], 
 @click.option("--refit", is_flag=True, help="After selection, train on training + validation, then test.")
 @click.option("--ties", default="half", show_default=True, help="half, optimistic or pessimistic.")
 @click.option("--max-train", type=int, help="Train on a random subset of that many training sessions.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32.")
+@click.option("--precision", default="fp32", show_default=True, help="Factors of matrix products: fp32 or bf16.")
+@click.option("--deterministic", is_flag=True, help="The same bits each time on a GPU too, at some cost in speed.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -171,13 +178,13 @@ def run(
     from dissect.experiment.main import resume_run, start_run
 
     if resume is not None:
-        start = resume_run(resume, str(data_dir) if data_dir else None, quiet)
+        start = resume_run(resume, str(data_dir.expanduser().resolve()) if data_dir else None, quiet)
     else:
         assert model is not None
         options = {k: v for k, v in options.items() if v is not None}
         options["data_dir"] = str(data_dir) if data_dir else None
         start = start_run(model, options, out=out, init=init, force=force, quiet=quiet)
-    if as_json:
+    if as_json and os.environ.get("RANK", "0") == "0":
         click.echo(json.dumps(start))
 
 
@@ -225,10 +232,15 @@ def data_fetch(name: str) -> None:
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Directory for the figure [default: the run's figures/].")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Directory for the figure [default: figures/ of the first run]."
+)
 @click.option("--tensors/--no-tensors", default=True, help="Draw each tensor beside its part.")
 def plot(runs: tuple[Path, ...], out: Path | None, tensors: bool) -> None:
-    """Draw the densities of RUNS against training steps, overlaid."""
+    """Draw the densities of RUNS against training steps.
+
+    One run is written as density.svg and .png; several are overlaid, as overlay.svg and .png.
+    """
     from dissect.report.plot import write_density_figure
 
     for path in write_density_figure(list(runs), out, tensors=tensors):
@@ -239,20 +251,30 @@ def plot(runs: tuple[Path, ...], out: Path | None, tensors: bool) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--rule", help="log-alpha, magnitude, signed or snr [default: the run's].")
 @click.option("--threshold", type=float, help="[default: the run's, or the rule's own]")
-@click.option("--out", type=click.Path(path_type=Path), help="File for the weights [default: RUN/pruned.safetensors].")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where data sets lie [default: as when RUN was made]."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File for the weights [default: RUN/pruned.safetensors by the run's own rule and threshold, which "
+    "'recommend --pruned' uses; RUN/pruned-RULE-T.safetensors by others].",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with the counts and metrics as JSON on one line.")
-def prune(run: Path, rule: str | None, threshold: float | None, out: Path | None, as_json: bool) -> None:
+def prune(
+    run: Path, rule: str | None, threshold: float | None, data_dir: Path | None, out: Path | None, as_json: bool
+) -> None:
     """Prune RUN to a plain dense model, by its own rule or another, and test it."""
     from dissect.experiment.use import prune_run
 
-    prune_run(run, rule, threshold, out, as_json)
+    prune_run(run, rule, threshold, out, as_json, data_dir)
 
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("items", nargs=-1, required=True, type=int)
 @click.option("-k", "--top", default=20, show_default=True, type=click.IntRange(1), help="How many items.")
-@click.option("--pruned", is_flag=True, help="With the pruned weights.")
+@click.option("--pruned", is_flag=True, help="With the weights pruned by the run's own rule.")
 def recommend(run: Path, items: tuple[int, ...], top: int, pruned: bool) -> None:
     """Recommend the next items after a session of ITEMS (the data set's own ids), as JSON."""
     from dissect.experiment.use import recommend_items
@@ -267,8 +289,10 @@ def recommend(run: Path, items: tuple[int, ...], top: int, pruned: bool) -> None
 @click.option(
     "--against",
     metavar="FILE:CALLABLE",
-    help="Time another implementation's step on the same batches, alternating.",
+    multiple=True,
+    help="Time another implementation's step on the same batches, alternating; may be given again.",
 )
+@click.option("--precision", default="fp32", show_default=True, help="Factors of matrix products: fp32 or bf16.")
 @click.option("--json", "as_json", is_flag=True, help="End with the figures as JSON on one line.")
 def bench(model: str, data_dir: Path | None, **options: Any) -> None:  # fmt: skip
     """Time a training step of MODEL by stage and hold it against this machine's limit."""

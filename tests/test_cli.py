@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from dissect.cli import main
+from dissect.experiment.record import copy_record
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
 
@@ -49,6 +51,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     return call
 
 
+RECORDS = Path(__file__).resolve().parent.parent / "analyses" / "records"
 TOY = ("--dataset", "toy", "--dim", 4, "--epochs", 1, "--device", "cpu", "--quiet")
 
 
@@ -68,6 +71,16 @@ TOY = ("--dataset", "toy", "--dim", 4, "--epochs", 1, "--device", "cpu", "--quie
         (["run", "srgnn", "--dim", "0"], ["--dim is 0", ">= 1"]),
         (["run", "srgnn", "--lr", "-1"], ["--lr is -1.0", "> 0"]),
         (["run", "srgnn", "--warmup", "0.5", "0.2"], ["--warmup is 0.5 0.2", "START <= END"]),
+        (["run", "srgnn", "--warmup", "nan", "1"], ["--warmup is nan 1.0", "finite"]),
+        (["run", "srgnn", "--kl-scale", "nan"], ["--kl-scale is nan", "finite"]),
+        (["run", "srgnn", "--weight-decay", "nan"], ["--weight-decay is nan", "finite"]),
+        (["run", "srgnn", "--threshold", "nan"], ["--threshold is nan", "finite"]),
+        (["run", "srgnn", "--threshold=-inf"], ["--threshold is -inf", "finite"]),
+        (["run", "srgnn", "--lr", "inf"], ["--lr is inf", "finite"]),
+        (["run", "srgnn", "--lr-sigma", "nan"], ["--lr-sigma is nan", "finite"]),
+        (["run", "srgnn", "--sigma", "inf"], ["--sigma is inf", "finite"]),
+        (["bench", "srgnn", "--sigma", "inf"], ["--sigma is inf", "finite"]),
+        (["run", "srgnn", "--protocol", "paper-code", "--refit"], ["--refit", "--protocol paper-code", "leave one"]),
         (["run", "srgnn", "--epoch"], ["--epoch", "--epochs"]),
         (["run", "srgnn", "--dim", "ten"], ["--dim", "ten"]),
         (["run"], ["needs a MODEL", "--resume"]),
@@ -88,6 +101,15 @@ def test_wrong_use_gets_one_line_with_the_choices(run, arguments: list[str], exp
     for text in expected:
         assert text in done.line
     assert not Path("runs").exists() or not list(Path("runs").iterdir())
+
+
+@pytest.mark.parametrize(("arguments", "command"), [([], "recommend"), (["data"], "fetch")])
+def test_a_bare_group_prints_its_help(run, arguments: list[str], command: str) -> None:
+    done = run(*arguments)
+    assert done.status == 2
+    assert done.err == ""
+    assert done.out == run(*arguments, "--help").out
+    assert any(line.split()[:1] == [command] for line in done.out.splitlines())
 
 
 class _Malicious:
@@ -170,11 +192,76 @@ def test_run_prints_a_table_and_json_and_refuses_nothing_it_did(run, toy_data: P
     assert plotted.out.split() == ["figure/density.svg", "figure/density.png"]
     pruned = run("prune", folder, "--rule", "magnitude", "--threshold", 0.05, "--out", "small.safetensors", "--json")
     assert json.loads(pruned.out.splitlines()[-1])["rule"] == "magnitude"
+    own = (folder / "pruned.safetensors").read_bytes()
+    run("prune", folder, "--rule", "magnitude")
+    assert (folder / "pruned-magnitude-0.1.safetensors").exists()
+    run("prune", folder, "--threshold", 2.5)
+    assert (folder / "pruned-log-alpha-2.5.safetensors").exists()
+    run("prune", folder, "--threshold", 1)
+    assert (folder / "pruned-log-alpha-1.safetensors").exists()
+    assert (folder / "pruned.safetensors").read_bytes() == own
+    (folder / "pruned.safetensors").unlink()
+    run("prune", folder, "--rule", "log-alpha", "--threshold", 3)
+    assert (folder / "pruned.safetensors").read_bytes() == own
+    assert not (folder / "pruned-log-alpha-3.safetensors").exists()
+    assert "finite" in run("prune", folder, "--threshold", "nan").line
     found = json.loads(run("recommend", folder, 1, 2, "-k", 4).out)
     assert len(found["items"]) == 4
     assert "ids 0 to 29" in run("recommend", folder, 30).line
     starting = run("run", "srgnn", *TOY, "--data-dir", toy_data, "--init", folder, "--json")
     assert json.loads(starting.out.splitlines()[-1])["run_id"] != result["run_id"]
+
+
+def test_a_run_can_be_used_from_another_directory(
+    run, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(toy_data, "sets")
+    assert run("run", "srgnn", *TOY, "--data-dir", "sets").status == 0
+    folder = next(Path("runs").resolve().iterdir())
+    assert json.loads((folder / "spec.json").read_text())["data_dir"] == str(tmp_path / "sets")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run("prune", folder).status == 0
+    (folder / "result.json").unlink()
+    done = run("run", "--resume", folder, "--quiet")
+    assert done.status == 0, done.err
+    (tmp_path / "sets").rename("moved")
+    assert "does not exist" in run("prune", folder).line
+    done = run("prune", folder, "--data-dir", "moved")
+    assert done.status == 0, done.err
+    (folder / "result.json").unlink()
+    done = run("run", "--resume", folder, "--data-dir", "moved", "--quiet")
+    assert done.status == 0, done.err
+
+
+def test_a_record_without_weights_says_so(run, toy_data: Path) -> None:
+    assert run("run", "srgnn", *TOY, "--data-dir", toy_data).status == 0
+    folder = copy_record(next(Path("runs").iterdir()), "record")
+    shutil.rmtree("runs")
+    lines = {run("prune", folder).line, run("recommend", folder, 1).line}
+    assert lines == {
+        "dissect: no weights at record/model.safetensors: a committed record leaves them out; run it again to have them"
+    }
+    assert "no weights at record/pruned.safetensors" in run("recommend", folder, 1, "--pruned").line
+
+
+def test_committed_records_without_weights_say_so(run) -> None:
+    records = [p for p in sorted(RECORDS.iterdir()) if (p / "result.json").exists()]
+    assert records
+    for path in records:
+        assert f"no weights at {path / 'model.safetensors'}" in run("recommend", path, 5).line
+        done = run("prune", path)
+        assert done.status == 2
+        assert "no weights at" in done.line or "nothing to prune" in done.line
+
+
+def test_a_result_of_an_older_version_says_so(run, toy_data: Path) -> None:
+    assert run("run", "srgnn", *TOY, "--data-dir", toy_data).status == 0
+    folder = next(Path("runs").iterdir())
+    result = json.loads((folder / "result.json").read_text())
+    del result["dataset"]["first_id"]
+    (folder / "result.json").write_text(json.dumps(result))
+    assert "result.json lacks first_id" in run("recommend", folder, 5).line
 
 
 def test_an_unfinished_run_is_not_overwritten(run, toy_data: Path) -> None:
@@ -218,7 +305,10 @@ def test_bench_reports_what_the_contract_names(run, toy_data: Path, tmp_path: Pa
     out = json.loads(done.out.splitlines()[-1])
     assert set(out["stages_ms"]) == {"batch", "forward", "loss", "backward", "optimiser"}
     assert out["limit_ratio"] == pytest.approx(out["limit_ms"] / out["step_ms"], abs=2e-3)
-    assert out["peer_ms"] >= 50
+    assert out["peers"][0]["ms"] >= 50
+    assert set(out["loss_ms"]) >= {"tiled", "plain"}
+    assert out["evaluation"]["examples_per_second"] > 0
+    assert out["stages_ms"]["batch"] > 0
     assert out["wrapped_over_dense"]["low"] <= out["wrapped_over_dense"]["ratio"]
 
 

@@ -11,26 +11,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from dissect.data import Examples, load
+from dissect.data import Dataset, Examples, load
 from dissect.errors import DissectError
 from dissect.experiment.instrument import instrument_of
 from dissect.experiment.machine import device_name, pick_device
 from dissect.experiment.spec import Spec
-from dissect.experiment.splits import make_splits
+from dissect.experiment.splits import Splits, make_splits
 from dissect.models import build
 from dissect.training.bench import (
-    STAGES,
     StagedStep,
     Step,
     alternate,
+    evaluation_rate,
+    loop_step,
+    loss_ms,
     matrix_rate,
     memory_rate,
     ratio,
     step_work,
-)  # fmt: skip
+)
 from dissect.training.memory import keep_large_allocations
-from dissect.training.train import Plan
+from dissect.training.train import Loop, Plan
 
+#: Rounds before those timed.
+WARM_UP = 3
 Peer = Callable[..., Step]
 
 
@@ -65,8 +69,24 @@ def _lists(examples: Examples, index: np.ndarray) -> tuple[list[list[int]], list
     return [clicks[a:b].tolist() for a, b in zip(starts, ends, strict=True)], clicks[ends].tolist()
 
 
+def make_loop(data: Dataset, splits: Splits, spec: Spec, steps: int, sparse: bool) -> Loop:
+    """A loop over the training examples, as a run of that spec makes it, without callbacks."""
+    device = splits.train.clicks.device
+    torch.manual_seed(spec.seed)
+    net = build(spec.recipe, data.items, spec.dim, spec.sigma).to(device)
+    plan = Plan(len(splits.train), spec.batch_size, steps, spec.seed)
+    instrument = instrument_of(net, spec, plan, splits) if sparse else None
+    groups: list[Any] = (
+        instrument.param_groups(spec.lr, spec.lr_sigma, spec.weight_decay)
+        if instrument is not None
+        else [{"params": list(net.parameters()), "weight_decay": spec.weight_decay}]
+    )
+    optimizer = torch.optim.Adam(groups, lr=spec.lr, fused=True, capturable=device.type == "cuda")
+    return Loop(net, splits.train, optimizer, plan, penalty=instrument, bf16=spec.precision == "bf16")
+
+
 def bench_model(
-    model: str, *, rounds: int = 40, against: str | None = None, as_json: bool = False, **options: Any
+    model: str, *, rounds: int = 40, against: tuple[str, ...] = (), as_json: bool = False, **options: Any
 ) -> dict[str, Any]:
     """Time a step, print the figures and return them.
 
@@ -74,71 +94,69 @@ def bench_model(
     ----------
     model : str
     rounds : int
-        Steps timed, after three to warm up.
-    against : str, optional
-        Another implementation; see `load_peer`.
+        Steps timed (turns of twenty steps on a GPU), after some to warm up.
+    against : tuple of str
+        Other implementations; see `load_peer`.
     **options
         Fields of `Spec`.
     """
-    peer = load_peer(against) if against else None
+    peers = [load_peer(reference) for reference in against]
     spec = Spec.create(model, protocol="paper-code", **options)
     device = pick_device(spec.device)
     keep_large_allocations()
     data = load(spec.dataset, data_dir=spec.data_dir or None)
     splits = make_splits(data, spec, device)
-    rounds = min(rounds, len(splits.train) // spec.batch_size - 3)
+    per_round = 20 if device.type == "cuda" and not peers else 1
+    rounds = min(rounds, len(splits.train) // spec.batch_size // per_round - WARM_UP)
     if rounds < 1:
         raise DissectError(f"data set {data.name!r} has too few examples for batches of {spec.batch_size}")
-    plan = Plan(len(splits.train), spec.batch_size, rounds + 3, spec.seed)
-    order = plan.order(0)
-
-    def make(sparse: bool) -> StagedStep:
-        torch.manual_seed(spec.seed)
-        net = build(spec.recipe, data.items, spec.dim, spec.sigma).to(device)
-        instrument = instrument_of(net, spec, plan, splits) if sparse else None
-        groups: list[Any] = (
-            instrument.param_groups(spec.lr, spec.lr_sigma, spec.weight_decay)
-            if instrument is not None
-            else [{"params": list(net.parameters()), "weight_decay": spec.weight_decay}]
-        )
-        optimizer = torch.optim.Adam(groups, lr=spec.lr, fused=True)
-        net.train()
-        return StagedStep(net, splits.train, optimizer, order.to(device), spec.batch_size, instrument, plan.steps)
-
-    own = make(spec.sparse)
-    steps: dict[str, Step] = {"step": own}
+    total = (rounds + WARM_UP) * per_round
+    staged = StagedStep(make_loop(data, splits, spec, total, spec.sparse))
+    steps: dict[str, Step] = {"step": loop_step(make_loop(data, splits, spec, total, spec.sparse))}
     if spec.sparse:
-        steps["dense"] = make(False)
-    if peer is not None:
-        index = order[: (rounds + 3) * spec.batch_size].numpy()
-        sessions, targets = _lists(splits.train_examples, index)
-        steps["peer"] = peer(
+        steps["dense"] = loop_step(make_loop(data, splits, spec, total, False))
+    sessions, targets = _lists(splits.train_examples, staged.order[: total * spec.batch_size].cpu().numpy())
+    for reference, peer in zip(against, peers, strict=True):
+        steps[reference] = peer(
             sessions=sessions, targets=targets, items=data.items, dim=spec.dim, batch_size=spec.batch_size,
             longest=int(splits.train_examples.lengths.max()), lr=spec.lr, weight_decay=spec.weight_decay,
         )  # fmt: skip
-    flops, moved = step_work(own.model, splits.train, own.order[: spec.batch_size])
-    gemm, copy = matrix_rate(device), memory_rate(device)
-    times = alternate(steps, rounds)
-    stages = np.median(np.asarray(own.times[3:]) * 1e3, axis=0)
+    bf16, net = spec.precision == "bf16", staged.loop.model
+    flops, moved = step_work(net, splits.train, staged.order[: spec.batch_size])
+    # Before and after, for the best: another program on the machine can only slow them.
+    rates = [(matrix_rate(device, bf16), memory_rate(device))]
+    times = alternate(steps, rounds, WARM_UP, device, per_round)
+    for i in range(WARM_UP + min(rounds, 20)):
+        staged(i)
+    losses = loss_ms(device, spec.batch_size, spec.dim, data.items, cosine=spec.scorer == "cosine", bf16=bf16)
+    evaluated, eval_flops = evaluation_rate(net, splits.test)
+    rates.append((matrix_rate(device, bf16), memory_rate(device)))
+    gemm, copy = (max(found) for found in zip(*rates, strict=True))
     step_ms = float(np.median(times["step"]))
     limit = 1e3 * (flops / gemm + moved / copy)
+    epoch = len(splits.train) / spec.batch_size * step_ms / 1e3
     out: dict[str, Any] = {
         "model": model, "dataset": data.name, "items": data.items, "dim": spec.dim,
         "batch_size": spec.batch_size, "sparsify": spec.sparsify, "noise": spec.noise if spec.sparse else None,
-        "device": device_name(device), "threads": torch.get_num_threads(), "rounds": rounds,
-        "stages_ms": {s: round(float(t), 3) for s, t in zip(STAGES, stages, strict=True)},
-        "step_ms": round(step_ms, 3),
+        "precision": spec.precision, "device": device_name(device), "threads": torch.get_num_threads(),
+        "rounds": rounds, "steps_per_round": per_round,
+        "stages_ms": staged.stages_ms(WARM_UP),
+        "step_ms": round(step_ms, 3), "epoch_s": round(epoch, 1),
         "gflop": round(flops / 1e9, 3), "megabytes": round(moved / 1e6, 1),
         "matrix_gflops": round(gemm / 1e9, 1), "memory_gbps": round(copy / 1e9, 1),
         "limit_ms": round(limit, 3), "limit_ratio": round(limit / step_ms, 3),
+        "loss_ms": losses,
+        "evaluation": {
+            "examples_per_second": round(evaluated, 1), "share_of_matrix_rate": round(eval_flops / gemm, 3)
+        },
+        "peers": [
+            {"peer": name, "ms": round(float(np.median(times[name])), 3), **ratio(times[name], times["step"])}
+            for name in against
+        ],
     }  # fmt: skip
     if "dense" in times:
         out["dense_ms"] = round(float(np.median(times["dense"])), 3)
         out["wrapped_over_dense"] = ratio(times["step"], times["dense"])
-    if "peer" in times:
-        out["peer"] = against
-        out["peer_ms"] = round(float(np.median(times["peer"])), 3)
-        out["peer_over_step"] = ratio(times["peer"], times["step"])
     _print(out)
     if as_json:
         print(json.dumps(out))
@@ -148,23 +166,28 @@ def bench_model(
 def _print(out: dict[str, Any]) -> None:
     wrapped = "dense" if out["sparsify"] == "none" else f"wrapped: {out['sparsify']}, {out['noise']} noise"
     print(
-        f"{out['model']} ({wrapped}) on {out['dataset']}: d {out['dim']}, batch {out['batch_size']}, "
-        f"{out['items']:,} items, {out['device']}, {out['threads']} threads, median of {out['rounds']} steps"
+        f"{out['model']} ({wrapped}, {out['precision']}) on {out['dataset']}: d {out['dim']}, batch "
+        f"{out['batch_size']}, {out['items']:,} items, {out['device']}, {out['threads']} threads, median of "
+        f"{out['rounds']} rounds of {out['steps_per_round']}"
     )
     for stage, ms in out["stages_ms"].items():
         print(f"  {stage:<10} {ms:9.2f} ms")
-    print(f"  {'step':<10} {out['step_ms']:9.2f} ms")
+    print(f"  {'step':<10} {out['step_ms']:9.2f} ms   {out['epoch_s']:,.0f} s an epoch")
     print(
         f"limit: {out['gflop']:.2f} GFLOP at {out['matrix_gflops']:.0f} GFLOP/s + {out['megabytes']:.0f} MB at "
         f"{out['memory_gbps']:.1f} GB/s = {out['limit_ms']:.2f} ms; reached {100 * out['limit_ratio']:.0f}% of it"
     )
-    for key, other, text in (
-        ("wrapped_over_dense", "dense_ms", "wrapped / dense step"),
-        ("peer_over_step", "peer_ms", "peer's / this step"),
-    ):
-        if key in out:
-            r = out[key]
-            print(
-                f"{text}: {r['ratio']:.2f} (95% interval {r['low']:.2f} to {r['high']:.2f}); "
-                f"{other.split('_')[0]} {out[other]:.2f} ms"
-            )
+    print("loss over items alone: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in out["loss_ms"].items()))
+    evaluation = out["evaluation"]
+    print(
+        f"evaluation: {evaluation['examples_per_second']:,.0f} examples/s, scores at "
+        f"{100 * evaluation['share_of_matrix_rate']:.0f}% of the matrix rate"
+    )
+    if "dense_ms" in out:
+        _print_ratio("wrapped / dense step", out["wrapped_over_dense"], f"dense {out['dense_ms']:.2f} ms")
+    for peer in out["peers"]:
+        _print_ratio(f"{peer['peer']} / this step", peer, f"peer {peer['ms']:.2f} ms")
+
+
+def _print_ratio(text: str, found: dict[str, Any], note: str) -> None:
+    print(f"{text}: {found['ratio']:.2f} (95% interval {found['low']:.2f} to {found['high']:.2f}); {note}")

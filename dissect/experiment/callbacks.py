@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import signal
 import time
@@ -12,11 +11,13 @@ from typing import Any
 import torch
 
 from dissect.experiment import record
-from dissect.experiment.record import RunFolder, write_atomically
+from dissect.experiment.record import RunFolder, writing
 from dissect.sparsity import Instrument, settled
 from dissect.training.train import Callback, Loop, Stop
 
 Metrics = dict[str, float]
+#: Densities are logged under these rules, whichever of them the run prunes by.
+LOGGED_RULES = ("log-alpha", "magnitude")
 
 
 class Interrupted(Exception):
@@ -37,7 +38,8 @@ class Recorder(Callback):
     phase : str
         Rows of the phase ``refit`` carry its name: their steps start from 0 again.
     every, density_every : int
-        Steps between rows. Density rows are at most a nat of lr budget apart, so that `settled`, which looks
+        Steps between rows, every fourth row of densities with those under the
+        other `LOGGED_RULES` too. Density rows are at most a nat of lr budget apart, so that `settled`, which looks
         at the last three, can be judged from the record.
     """
 
@@ -49,7 +51,8 @@ class Recorder(Callback):
         self.folder, self.instrument = folder, instrument
         self.mark = {} if phase == "select" else {"phase": phase}
         self.every, self.density_every = every, density_every
-        self.sum, self.count = 0.0, 0
+        self.sum: Any = 0.0  # of nll; a tensor while it runs, so that an accelerator need not be waited for
+        self.count = 0
         self.history: dict[str, list[tuple[float, float]]] = {}  # part -> (lr budget, density)
         self.latest: dict[str, float] = {}
 
@@ -60,14 +63,14 @@ class Recorder(Callback):
 
     def on_step(self, loop: Loop) -> None:
         """Log every few steps."""
-        self.sum += float(loop.nll)
+        self.sum = self.sum + loop.nll.double()
         self.count += 1
         if loop.step % self.every == 0 or loop.step == loop.plan.steps:
             row: dict[str, Any] = {
                 "kind": "step",
                 "step": loop.step,
                 "epoch": round(loop.step / loop.plan.steps_per_epoch, 4),
-                "nll": round(self.sum / self.count, 6),
+                "nll": round(float(self.sum) / self.count, 6),
                 "kl": None if self.instrument is None else round(float(self.instrument.kl()), 3),
                 "kl_weight": None if self.instrument is None else self._kl_weight(loop.step),
                 "lr": loop.lr,
@@ -93,6 +96,10 @@ class Recorder(Callback):
             if row["tensor"] is None and row["total"]:
                 self.history.setdefault(row["part"], []).append((loop.lr_budget, row["density"]))
                 self.latest[row["part"]] = row["density"]
+        if loop.step % (4 * self.density_every) == 0 or loop.step == loop.plan.steps:
+            for rule in LOGGED_RULES:
+                if rule != self.instrument.rule:
+                    rows += self.instrument.density(rule)
         self.folder.append(record.DENSITY, [{"step": loop.step, "epoch": epoch, **row, **self.mark} for row in rows])
 
     def settled(self, part: str, loop: Loop, warmup_end: float) -> bool:
@@ -103,7 +110,7 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The running mean and the densities so far."""
-        return {"sum": self.sum, "count": self.count, "history": self.history, "latest": self.latest}
+        return {"sum": float(self.sum), "count": self.count, "history": self.history, "latest": self.latest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
@@ -128,7 +135,8 @@ class Selection(Callback):
     patience : int
         Epochs without a better MRR@20 (under `either`: nor HR@20) before training stops.
     either : bool
-        Whether a better HR@20 also counts as progress, as in SR-GNN's released loop.
+        Whether a better HR@20 also counts as progress: SR-GNN's released loop looks at both. (Its counter of epochs
+        without gain is never set back; this one is.)
     """
 
     name = "selection"
@@ -263,17 +271,21 @@ class Checkpoint(Callback):
         self._handlers.clear()
 
     def save(self, loop: Loop) -> None:
-        """Write the state atomically."""
-        buffer = io.BytesIO()
+        """Write the state atomically, straight to disk; never one with weights that are not finite."""
+        loop.check_finite()
+        self._saved = time.monotonic()
+        if not self.folder.writes:
+            return
         state = {
             "phase": self.phase,
             "logs": self.folder.log_sizes(),
             "extra": self.extra,
             **loop.state_dict(),
         }
-        torch.save(state, buffer)
-        write_atomically(self.folder / record.STATE, buffer.getvalue())
-        self._saved = time.monotonic()
+        if not all(bool(torch.isfinite(p).all()) for p in loop.model.parameters()):
+            raise loop.not_finite(float("nan"))
+        with writing(self.folder / record.STATE) as file:
+            torch.save(state, file)
 
     def _leave_if_asked(self, loop: Loop) -> None:
         if self._signal:

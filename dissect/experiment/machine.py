@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -34,6 +35,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def deterministic(device: torch.device) -> None:
+    """Have torch use algorithms that give the same bits each time; on a CPU one process does anyway.
+
+    For CUDA it comes too late where cuBLAS has been used already: call it first.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
 def peak_memory_mb() -> float | None:
     """The most memory this process has held resident so far, in MB; None where the system does not tell."""
     try:
@@ -44,7 +55,7 @@ def peak_memory_mb() -> float | None:
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
-def environment(data_sha256: str, device: torch.device) -> dict[str, Any]:
+def environment(data_sha256: str, device: torch.device, processes: int = 1) -> dict[str, Any]:
     """Versions, device, commit and the data's hash."""
     try:
         here = Path(__file__).resolve().parent
@@ -61,6 +72,7 @@ def environment(data_sha256: str, device: torch.device) -> dict[str, Any]:
         "versions": {n: metadata.version(n) for n in names},
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "git_commit": git,
         "data_sha256": data_sha256,
     }

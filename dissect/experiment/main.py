@@ -23,20 +23,24 @@ def start_run(
         source = RunFolder(init).read_json(record.RESULT)
         options = {**options, "init": source["run_id"]}
     run = Run(Spec.create(model, **options), out=out, quiet=quiet)
-    if run.folder.result is not None:
-        if force:
-            shutil.rmtree(run.folder.path)
-        else:
-            print(f"{run.folder.path} holds this run, finished; --force runs it again", file=sys.stderr)
-    elif (run.folder / record.STATE).exists():
-        if force:
-            shutil.rmtree(run.folder.path)
-        else:
-            raise DissectError(
-                f"{run.folder.path} holds this run, unfinished: dissect run --resume {run.folder.path} goes on, "
-                "--force starts over"
-            )
+    with run.world.main_first():
+        if run.world.main:
+            _clear(run, force)
     return _finish(run, None if init is None else init / record.WEIGHTS)
+
+
+def _clear(run: Run, force: bool) -> None:
+    """Make way for a run, or say what is in its folder already."""
+    path = run.folder.path
+    finished, begun = run.folder.result is not None, (run.folder / record.STATE).exists()
+    if force and (finished or begun):
+        shutil.rmtree(path)
+    elif finished:
+        print(f"{path} holds this run, finished; --force runs it again", file=sys.stderr)
+    elif begun:
+        raise DissectError(
+            f"{path} holds this run, unfinished: dissect run --resume {path} goes on, --force starts over"
+        )
 
 
 def resume_run(folder: Path, data_dir: str | None, quiet: bool) -> dict[str, Any]:
@@ -57,6 +61,9 @@ def _finish(run: Run, init: Path | None) -> dict[str, Any]:
         number = why.signum if isinstance(why, Interrupted) else signal.SIGINT
         at = f" at step {why.step}" if isinstance(why, Interrupted) and why.step >= 0 else ""
         raise DissectError(f"stopped{at}; go on with: dissect run --resume {run.folder.path}", 128 + number) from None
+    run.world.leave()
+    if not run.world.main:
+        return result
     figure = None
     if result["density"]:
         from dissect.report.plot import write_density_figure

@@ -66,11 +66,14 @@ class Outcome:
         assert examples is not None
         with counting(f"ranking {split}", self.run.quiet) as progress:
             options: Any = {"ties": self.run.spec.ties, "seen": self.splits.seen, "progress": progress}
+            options["part"] = self.run.world.slice(len(examples))
             if not pruned:
-                return rank_examples(self.model, examples, **options)
-            assert self.instrument is not None
-            with self.instrument.masked():
-                return rank_examples(self.model, examples, **options)
+                mine = rank_examples(self.model, examples, **options)
+            else:
+                assert self.instrument is not None
+                with self.instrument.masked():
+                    mine = rank_examples(self.model, examples, **options)
+        return np.concatenate(self.run.world.gather(mine))
 
     def chosen(self) -> Result:
         """The selected epoch, the steps that led to it, and its validation metrics."""
@@ -83,7 +86,10 @@ class Outcome:
         return {"epoch": epoch, "steps": steps, "valid": s.metrics, "valid_pruned": s.metrics_pruned}
 
     def finish(self) -> Result:
-        """Evaluate on the test set, write weights, ranks and curves; returns the result."""
+        """Evaluate on the test set, write weights, ranks and curves; returns the result.
+
+        Of several processes all evaluate, each its part, and one writes.
+        """
         run, spec, folder, examples = self.run, self.run.spec, self.run.folder, self.splits.test_examples
         if self.selection is not None:
             self.selection.restore(self.model)
@@ -108,9 +114,11 @@ class Outcome:
             pruned["valid"] = None if optimistic else chosen["valid_pruned"]
             curves = {rule: self.instrument.thresholds(rule) for rule in ("log-alpha", "magnitude")}
             folder.write_json(record.THRESHOLDS, curves)
-            write_weights(self.instrument.export(), folder / record.PRUNED_WEIGHTS)
-        write_weights(self.model, folder / record.WEIGHTS)  # variances too: `dissect prune` needs them
-        np.savez_compressed(folder / record.RANKS, **arrays)  # type: ignore[arg-type]
+        if folder.writes:
+            if self.instrument is not None:
+                write_weights(self.instrument.export(), folder / record.PRUNED_WEIGHTS)
+            write_weights(self.model, folder / record.WEIGHTS)  # variances too: `dissect prune` needs them
+            np.savez_compressed(folder / record.RANKS, **arrays)  # type: ignore[arg-type]
         loop, recipe = self.loop, spec.recipe
         rate = loop.train_examples / max(loop.train_seconds, 1e-9)
         named = self.model.named_parameters()
@@ -136,6 +144,8 @@ class Outcome:
             "seconds_per_epoch": round(len(self.splits.train) / rate, 2),
             "examples_per_second": round(rate, 1),
             "device": device_name(run.device),
+            "processes": run.world.size,
+            "precision": spec.precision,
             "peak_memory_mb": peak_memory_mb(),
         }
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dissect.errors import DissectError
 
@@ -22,20 +23,29 @@ STATE = "state/state.pt"
 RESULT = "result.json"
 THRESHOLDS = "thresholds.json"
 FIGURES = "figures"
-#: What a committed record leaves out.
-LARGE = (WEIGHTS, PRUNED_WEIGHTS, "state")
+#: What a committed record leaves out, as patterns.
+LARGE = ("*.safetensors", "state")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write such that a reader, or a crash, sees the old content or the new and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    data = content.encode() if isinstance(content, str) else content
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Write a whole file or nothing; see `writing`."""
+    with writing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 class RunFolder:
@@ -44,28 +54,33 @@ class RunFolder:
     Parameters
     ----------
     path : Path
+    writes : bool
+        Whether anything is written: of several processes that train one model, one keeps the record.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, writes: bool = True) -> None:
+        self.path, self.writes = Path(path), writes
         self._logs: dict[str, Any] = {}
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
     def create(self) -> None:
-        """Make the folder.
+        """Make the folder, and clear it of what a killed process was in the middle of writing.
 
         Raises
         ------
         DissectError
             If it can't be written.
         """
+        if not self.writes:
+            return
         try:
             (self.path / "state").mkdir(parents=True, exist_ok=True)
             probe = self.path / ".probe.tmp"
             probe.touch()
-            probe.unlink()
+            for stale in (*self.path.glob("*.tmp"), *self.path.glob("state/*.tmp"), probe):
+                stale.unlink(missing_ok=True)
         except OSError as error:
             raise DissectError(f"can't write to {self.path}: {error.strerror}; choose another --out DIR") from None
 
@@ -93,10 +108,14 @@ class RunFolder:
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write a JSON file atomically."""
+        if not self.writes:
+            return
         write_atomically(self / name, json.dumps(data, indent=1) + "\n")
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a jsonl file; they can be read at once."""
+        if not self.writes:
+            return
         if name not in self._logs:
             self._logs[name] = open(self / name, "ab")  # noqa: SIM115 - open for the run's length
         log = self._logs[name]
@@ -109,6 +128,8 @@ class RunFolder:
 
     def cut_logs(self, sizes: Mapping[str, int]) -> None:
         """Cut the jsonl files back to `sizes`: what was logged after the saved state is logged again."""
+        if not self.writes:
+            return
         self.close()
         for name in (METRICS, DENSITY):
             with open(self / name, "ab") as file:
@@ -130,5 +151,5 @@ def copy_record(run: Path | str, destination: Path | str) -> Path:
         `destination` must not exist.
     """
     target = Path(destination)
-    shutil.copytree(run, target, ignore=lambda folder, names: [n for n in names if n in LARGE])
+    shutil.copytree(run, target, ignore=shutil.ignore_patterns(*LARGE))
     return target

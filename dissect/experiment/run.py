@@ -14,13 +14,14 @@ from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.callbacks import Checkpoint, Recorder, Selection
 from dissect.experiment.instrument import check_parts, instrument_of
-from dissect.experiment.machine import environment, pick_device
+from dissect.experiment.machine import deterministic, environment, pick_device
 from dissect.experiment.outcome import Outcome
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import make_splits
 from dissect.experiment.weights import load_weights
 from dissect.models import build
+from dissect.training.distributed import World
 from dissect.training.evaluate import metrics
 from dissect.training.memory import keep_large_allocations
 from dissect.training.progress import Progress
@@ -44,12 +45,16 @@ class Run:
     def __init__(
         self, spec: Spec, out: Path | str = "runs", folder: Path | str | None = None, quiet: bool = False
     ) -> None:
-        self.spec, self.quiet = spec, quiet
+        self.spec = spec
         check_parts(spec)
         self.device = pick_device(spec.device)
-        self.data = load(spec.dataset, data_dir=spec.data_dir or None)
+        self.world = World.join(self.device.type)
+        with self.world.main_first():  # it may have to download or parse; the others find its copy
+            self.data = load(spec.dataset, data_dir=spec.data_dir or None, progress=not quiet and self.world.main)
+        make_splits(self.data, spec, torch.device("cpu"))  # refuses what can't be split, before anything is written
         self.id = spec.run_id(self.data.sha256)
-        self.folder = RunFolder(folder or Path(out) / self.id)
+        self.folder = RunFolder(folder or Path(out) / self.id, writes=self.world.main)
+        self.quiet = quiet or not self.world.main
 
     @classmethod
     def resume(cls, folder: Path | str, data_dir: str | None = None, quiet: bool = False) -> Run:
@@ -84,19 +89,23 @@ class Run:
             The content of result.json.
         """
         spec, folder = self.spec, self.folder
-        if (done := folder.result) is not None:
+        done = self.world.gather(folder.result)[0]
+        if done is not None:
             return done
         keep_large_allocations()
+        if spec.deterministic:
+            deterministic(self.device)
         folder.create()
         state = self._saved_state()
+        if init is None and (folder / record.ENVIRONMENT).exists():  # a resumed run may begin anew, or refit
+            name = folder.read_json(record.ENVIRONMENT).get("init_weights")
+            init = Path(name) if name else None
         if state is None:
             # The spec last: a folder that has one can be resumed.
-            if init is None and (folder / record.ENVIRONMENT).exists():
-                name = folder.read_json(record.ENVIRONMENT).get("init_weights")
-                init = Path(name) if name else None
-            env = environment(self.data.sha256, self.device)
-            folder.write_json(record.ENVIRONMENT, {**env, "init_weights": str(init) if init else None})
-            record.write_atomically(folder / record.SPEC, spec.to_json() + "\n")
+            env = environment(self.data.sha256, self.device, self.world.size)
+            folder.write_json(record.ENVIRONMENT, {**env, "init_weights": str(init.resolve()) if init else None})
+            if folder.writes:
+                record.write_atomically(folder / record.SPEC, spec.to_json() + "\n")
         if state is None or state["phase"] == "select":
             outcome = self._train("select", spec, state, init, {})
             if spec.refit and spec.protocol == "honest":
@@ -117,7 +126,8 @@ class Run:
         if not path.exists():
             return None
         try:
-            return torch.load(path, weights_only=True, map_location=self.device)
+            # Mapped, not read: a table of a million items is in memory once.
+            return torch.load(path, weights_only=True, map_location=self.device, mmap=True)
         except Exception as error:
             raise DissectError(f"{path} is damaged ({type(error).__name__}); delete it to start over") from None
 
@@ -140,7 +150,8 @@ class Run:
         else:
             everything = list(model.parameters())
             groups = [{"name": "rest", "params": everything, "lr": spec.lr, "weight_decay": spec.weight_decay}]
-        optimizer = torch.optim.Adam(groups, lr=spec.lr, fused=True)
+        captured = self.device.type == "cuda" and self.world.size == 1
+        optimizer = torch.optim.Adam(groups, lr=spec.lr, fused=True, capturable=captured)
         if instrument is not None:
             instrument.guard(optimizer)
         outcome = Outcome(self, phase, splits, model, instrument, plan, extra)
@@ -170,7 +181,10 @@ class Run:
         kl = None if instrument is None else (lambda: float(instrument.kl()) / instrument.examples)
         bar = Progress(f"{spec.model} on {spec.dataset}", kl, outcome.recorder.latest, self.quiet)
         callbacks = [outcome.recorder, bar, *([outcome.selection] if outcome.selection else []), checkpoint]
-        loop = Loop(model, splits.train, optimizer, plan, callbacks, instrument)
+        loop = Loop(
+            model, splits.train, optimizer, plan, callbacks, instrument, bf16=spec.precision == "bf16", world=self.world
+        )
+        self.world.reseed(spec.seed)
         outcome.loop = loop
         if state is not None:
             self.folder.cut_logs(state["logs"])

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from dissect.errors import DissectError
 from dissect.models.recipes import Recipe, choose, recipe_of
 from dissect.sparsity import NOISES, PRIORS, RULES
 from dissect.training.evaluate import TIES
+from dissect.training.precision import PRECISIONS
 
 #: Version of the run folder; part of every run id.
 SCHEMA = 1
 PROTOCOLS = ("honest", "paper-code")
 SETTINGS = ("published", "paper")
 #: Fields that say where or how verbosely, not what: they are no part of the id.
-_OUTSIDE_ID = ("data_dir", "device")
+_OUTSIDE_ID = ("data_dir", "device", "deterministic")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Spec:
         How epochs are selected and ranks counted.
     valid_fraction : float
         The last share of the training sessions that validates, under ``honest``.
+    device, precision, deterministic
+        Where, with matrix products of which factors (``fp32`` or ``bf16``), and whether to the same bits each time.
     init : str
         Id of the run whose weights this one starts from; empty for none.
     """
@@ -79,6 +84,7 @@ class Spec:
     valid_fraction: float = 0.2
     device: str = "auto"
     precision: str = "fp32"
+    deterministic: bool = False
     init: str = ""
 
     def __post_init__(self) -> None:
@@ -88,13 +94,20 @@ class Spec:
         object.__setattr__(self, "warmup", tuple(self.warmup))
         choose("protocol", self.protocol, PROTOCOLS)
         choose("setting", self.setting, SETTINGS)
-        choose("precision", self.precision, ("fp32",))
+        choose("precision", self.precision, PRECISIONS)
         choose("noise", self.noise, NOISES)
         choose("prior", self.prior, PRIORS)
         choose("rule", self.rule, RULES)
         choose("tie rule", self.ties, TIES)
         if self.threshold is None:
             object.__setattr__(self, "threshold", RULES[self.rule].threshold)
+        # Before the ranges: no comparison with nan is true, so that it would pass most of them.
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+                    raise DissectError(f"--{field.name.replace('_', '-')} is {shown}; it must be finite")
         for name, low in (
             ("dim", 1), ("batch_size", 1), ("epochs", 1), ("steps", 0), ("lr_step", 1), ("patience", 1),
             ("max_train", 0), ("seed", 0), ("weight_decay", 0), ("kl_scale", 0),
@@ -109,6 +122,11 @@ class Spec:
         start, end = self.warmup
         if not 0 <= start <= end <= 1:
             raise DissectError(f"--warmup is {start} {end}; it takes two shares with 0 <= START <= END <= 1")
+        if self.refit and self.protocol == "paper-code":
+            raise DissectError(
+                "--refit can't go with --protocol paper-code, which selects on the test set and leaves no validation "
+                "part to train on; leave one of them out"
+            )
 
     @classmethod
     def create(cls, model: str, setting: str = "published", **options: Any) -> Spec:
@@ -120,7 +138,8 @@ class Spec:
         setting : {"published", "paper"}
             ``paper``: d 256 and batch 100, the common setting of Table 2 (Atten-Mixer, Section 5.1).
         **options
-            Fields of `Spec`; None means not given.
+            Fields of `Spec`; None means not given. `data_dir` is stored as an absolute path, so that the run
+            can be resumed and pruned from any directory.
         """
         recipe = recipe_of(model, options.get("encoder"), options.get("readout"), options.get("scorer"))
         choose("setting", setting, SETTINGS)
@@ -131,6 +150,8 @@ class Spec:
         if setting == "paper":
             base |= {"dim": 256, "batch_size": 100}
         given = {k: v for k, v in options.items() if v is not None}
+        if given.get("data_dir"):
+            given["data_dir"] = str(Path(given["data_dir"]).expanduser().resolve())
         return cls(model=model, setting=setting, **(base | given))
 
     @classmethod

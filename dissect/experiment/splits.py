@@ -44,6 +44,13 @@ def make_splits(data: Dataset, spec: Spec, device: torch.device, refit: bool = F
     if not len(examples):
         raise DissectError(f"data set {data.name!r}: no training session has two clicks")
     valid_examples = None if valid is None else expand(valid)
+    if valid is not None and valid_examples is not None and not len(valid_examples):
+        raise DissectError(
+            f"data set {data.name!r}: none of the last {len(valid)} sessions, which are to validate, has two clicks; "
+            "put longer ones last or use --protocol paper-code"
+        )
+    if not len(data.test):
+        raise DissectError(f"data set {data.name!r}: no test session has two clicks")
     seen = np.zeros(data.items, bool)
     seen[train.clicks] = True
     return Splits(

@@ -14,7 +14,8 @@ def write_weights(model: torch.nn.Module, path: Path) -> None:
     """Write a model's parameters as safetensors, whole or not at all."""
     from safetensors.torch import save
 
-    record.write_atomically(path, save({k: v.contiguous().cpu() for k, v in model.state_dict().items()}))
+    with record.writing(path) as file:
+        file.write(save({k: v.contiguous().cpu() for k, v in model.state_dict().items()}))
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

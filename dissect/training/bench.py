@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,47 +10,57 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dissect.batch import PackedExamples
-from dissect.training.loss import item_cross_entropy
-from dissect.training.train import Penalty
+from dissect.training.evaluate import rank_examples
+from dissect.training.loss import item_cross_entropy, plain_item_cross_entropy
+from dissect.training.precision import native_bf16, products
+from dissect.training.train import Loop
 
 STAGES = ("batch", "forward", "loss", "backward", "optimiser")
 Step = Callable[[int], None]
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Wait until `device` has done what it was asked to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def matrix_rate(device: torch.device, size: int = 2048, rounds: int = 8) -> float:
-    """Best rate of a square fp32 matrix product on this machine, in FLOP/s."""
-    a = torch.randn(size, size, device=device)
+def matrix_rate(device: torch.device, bf16: bool = False, size: int = 2048, rounds: int = 8) -> float:
+    """Best rate of a square matrix product on this machine, in FLOP/s.
+
+    Parameters
+    ----------
+    device : torch.device
+    bf16 : bool
+        With bfloat16 factors where the device has products of them, else in fp32.
+    """
+    size = 8192 if device.type == "cuda" else size
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if bf16 and native_bf16(device.type) else None)
     out = torch.empty_like(a)
-    best = float("inf")
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        torch.mm(a, a, out=out)
-        _wait(device)
-        best = min(best, time.perf_counter() - begun)
-    return 2 * size**3 / best
+    return 2 * size**3 / _best(lambda: torch.mm(a, a, out=out), device, rounds)
 
 
 def memory_rate(device: torch.device, megabytes: int = 256, rounds: int = 8) -> float:
     """Best rate of a copy far larger than the caches, in bytes read plus written a second."""
     a = torch.ones(megabytes << 18, device=device)
     b = torch.zeros_like(a)
-    best = float("inf")
+    return 2 * a.numel() * 4 / _best(lambda: b.copy_(a), device, rounds)
+
+
+def _best(what: Callable[[], Any], device: torch.device, rounds: int) -> float:
+    best = math.inf
     for _ in range(rounds):
         begun = time.perf_counter()
-        b.copy_(a)
-        _wait(device)
+        what()
+        wait(device)
         best = min(best, time.perf_counter() - begun)
-    return 2 * a.numel() * 4 / best
+    return best
 
 
-def step_work(model: nn.Module, examples: PackedExamples, index: Tensor, penalised: int = 0) -> tuple[float, float]:
+def step_work(model: nn.Module, examples: PackedExamples, index: Tensor) -> tuple[float, float]:
     """Useful work of one training step on the examples `index`.
 
     Returns
@@ -81,80 +92,151 @@ def step_work(model: nn.Module, examples: PackedExamples, index: Tensor, penalis
     return 3 * flops, 28.0 * parameters
 
 
+def loop_step(loop: Loop) -> Step:
+    """The loop's own step on the i-th batch of its first epoch, as training takes it."""
+    order = loop.plan.order(0)
+    if loop.captured is not None:
+        loop.captured.begin(order)
+    order = order.to(loop.device)
+    loop.step = loop.plan.steps  # past the KL's warm-up: before it there is nothing to time
+    loop.model.train()
+
+    def step(i: int) -> None:
+        index = order[i * loop.plan.batch_size : (i + 1) * loop.plan.batch_size]
+        if loop.captured is not None:
+            loop.captured.step(i, index)
+        else:
+            loop.train_step(index)
+
+    return step
+
+
 class StagedStep:
-    """A training step that notes when each stage ended.
+    """A loop's step that notes when each stage ended; it waits for the device after each, as training does not."""
 
-    Parameters
-    ----------
-    model, examples, optimizer
-        As for the loop.
-    order : Tensor
-        Example numbers; step i takes the i-th `batch_size` of them.
-    penalty : Penalty, optional
-    at : int
-        The step number given to the penalty (past its warm-up, or there is nothing to time).
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        examples: PackedExamples,
-        optimizer: torch.optim.Optimizer,
-        order: Tensor,
-        batch_size: int,
-        penalty: Penalty | None = None,
-        at: int = 0,
-    ) -> None:
-        self.model, self.examples, self.optimizer = model, examples, optimizer
-        self.order, self.batch_size, self.penalty, self.at = order, batch_size, penalty, at
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.order = loop.plan.order(0).to(loop.device)
         self.times: list[list[float]] = []
 
     def __call__(self, i: int) -> None:
         """Train on the i-th batch and note the stages' times."""
-        device = self.examples.clicks.device
+        loop, size = self.loop, self.loop.plan.batch_size
+        loop.model.train()
         marks = [time.perf_counter()]
 
         def mark() -> None:
-            _wait(device)
+            wait(loop.device)
             marks.append(time.perf_counter())
 
-        batch = self.examples.batch(self.order[i * self.batch_size : (i + 1) * self.batch_size])
-        for view in getattr(self.model, "views", ()):
+        batch = loop.examples.batch(self.order[i * size : (i + 1) * size])
+        for view in loop.model.views:  # type: ignore[union-attr]
             getattr(batch, view)
         mark()
-        out = self.model(batch)
+        with products(loop.bf16, loop.device):
+            out = loop.model(batch)
         mark()
         assert batch.targets is not None
-        loss = item_cross_entropy(out.query, out.table, batch.targets, self.model.scorer.cosine)  # type: ignore
-        if self.penalty is not None:
-            loss = loss + self.penalty.penalty(self.at)
-        loss.item()  # wait for it, as training does
+        cosine: bool = loop.model.scorer.cosine  # type: ignore[union-attr,assignment]
+        loss = loop.loss(out.query.float(), out.table, batch.targets, cosine, loop.bf16)
+        if loop.penalty is not None:
+            loss = loss + loop.penalty.penalty(loop.plan.steps)
         mark()
-        self.optimizer.zero_grad(set_to_none=True)
+        loop.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         mark()
-        self.optimizer.step()
+        loop.optimizer.step()
         mark()
         self.times.append(np.diff(marks).tolist())
 
+    def stages_ms(self, skip: int) -> dict[str, float]:
+        """Median milliseconds of each stage, the first `skip` steps left out."""
+        medians = np.median(np.asarray(self.times[skip:]) * 1e3, axis=0)
+        return {name: round(float(ms), 3) for name, ms in zip(STAGES, medians, strict=True)}
 
-def alternate(steps: dict[str, Step], rounds: int, warmup: int = 3) -> dict[str, list[float]]:
-    """Time several implementations on the same batches, taking turns, so that noise meets all alike.
+
+def loss_ms(
+    device: torch.device, batch: int, dim: int, items: int, *, cosine: bool, bf16: bool, rounds: int = 10
+) -> dict[str, float]:
+    """Milliseconds of forward and backward of the loss over items alone, in each form there is, taking turns.
 
     Returns
     -------
     dict
-        Name -> milliseconds of each round.
+        ``tiled`` (what training uses), ``plain`` (whole logits) and, where torch has it (2.13) and it is asked for
+        what it can do (fp32, dot), ``torch``: its `linear_cross_entropy`, in chunks.
+    """
+    query = torch.randn(batch, dim, device=device, requires_grad=True)
+    table = (torch.randn(items, dim, device=device) / math.sqrt(dim)).requires_grad_()
+    targets = torch.randint(items, (batch,), device=device)
+    forms: dict[str, Callable[[], Tensor]] = {
+        "tiled": lambda: item_cross_entropy(query, table, targets, cosine, bf16),
+        "plain": lambda: plain_item_cross_entropy(query, table, targets, cosine, bf16),
+    }
+    native: Any = getattr(F, "linear_cross_entropy", None)
+    if native is not None and not cosine and not bf16:
+        options: Any = getattr(nn, "LinearCrossEntropyOptions", lambda: None)()
+        forms["torch"] = lambda: native(query, table, targets, options=options)
+
+    def step(form: Callable[[], Tensor]) -> Step:
+        def one(i: int) -> None:
+            query.grad = table.grad = None
+            form().backward()
+
+        return one
+
+    times = alternate({name: step(form) for name, form in forms.items()}, rounds, device=device)
+    return {name: round(float(np.median(ms)), 3) for name, ms in times.items()}
+
+
+def evaluation_rate(model: nn.Module, examples: PackedExamples, count: int = 2048) -> tuple[float, float]:
+    """Full ranking of the first `count` examples.
+
+    Returns
+    -------
+    examples_per_second, flops_per_second : float
+        The second counts 2 x d x items for each example: the scores alone.
+    """
+    count = min(count, len(examples))
+    model.eval()
+    with torch.no_grad():
+        table = model(examples.batch(torch.zeros(1, dtype=torch.int64, device=examples.clicks.device))).table
+    seconds = _best(lambda: rank_examples(model, examples, part=(0, count)), examples.clicks.device, 3)
+    return count / seconds, 2.0 * table.numel() * count / seconds
+
+
+def alternate(
+    steps: dict[str, Step], rounds: int, warmup: int = 3, device: torch.device | None = None, per_round: int = 1
+) -> dict[str, list[float]]:
+    """Time several implementations on the same batches, taking turns, so that noise meets all alike.
+
+    Parameters
+    ----------
+    steps : dict
+        Name -> step(i).
+    rounds, warmup : int
+        Rounds timed, and those before them.
+    device : torch.device, optional
+        Waited for at the end of each turn.
+    per_round : int
+        Steps in a turn; an accelerator that is waited for after each one is idle in between.
+
+    Returns
+    -------
+    dict
+        Name -> milliseconds a step in each round.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
-    for i in range(warmup + rounds):
+    for r in range(warmup + rounds):
         # The order turns, so that no implementation always runs in another's wake.
-        for name in names[i % len(names) :] + names[: i % len(names)]:
+        for name in names[r % len(names) :] + names[: r % len(names)]:
             begun = time.perf_counter()
-            steps[name](i)
-            if i >= warmup:
-                times[name].append(1e3 * (time.perf_counter() - begun))
+            for i in range(r * per_round, (r + 1) * per_round):
+                steps[name](i)
+            wait(device or torch.device("cpu"))
+            if r >= warmup:
+                times[name].append(1e3 * (time.perf_counter() - begun) / per_round)
     return times
 
 

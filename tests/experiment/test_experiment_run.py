@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dissect.errors import DissectError
 from dissect.experiment import callbacks, record
@@ -81,7 +82,7 @@ def test_logs_cover_the_run(finished: tuple[Run, dict[str, Any]]) -> None:
     assert steps[-1]["kl_weight"] == 1
     evaluations = [r for r in metrics if r["kind"] == "evaluation"]
     assert [(r["epoch"], r["pruned"]) for r in evaluations] == [(e, p) for e in (1, 2, 3) for p in (False, True)]
-    density = rows_of(run, record.DENSITY)
+    density = [r for r in rows_of(run, record.DENSITY) if r["rule"] == "log-alpha"]
     last = {r["part"]: r["kept"] for r in density if r["tensor"] is None and r["step"] == result["steps"]}
     assert last == {p: v["kept"] for p, v in result["density"].items()}
     for part, kept in last.items():
@@ -194,11 +195,15 @@ def test_resume_gives_the_uninterrupted_metrics(
             raise _Dies
         take(self, batch)
 
-    # A state after every step; then death between two of them, as `kill -9` would have it.
-    init = callbacks.Checkpoint.__init__
-    monkeypatch.setattr(
-        callbacks.Checkpoint, "__init__", lambda self, *a, **k: init(self, *a, **{**k, "seconds": -1.0})
-    )
+    # A state every five steps, then death between two of them, as `kill -9` would have it: what was logged since the
+    # last state is to be cut and logged again.
+    step = callbacks.Checkpoint.on_step
+
+    def every_five(self: callbacks.Checkpoint, loop: Loop) -> None:
+        self.seconds = -1.0 if loop.step % 5 == 0 else 1e9
+        step(self, loop)
+
+    monkeypatch.setattr(callbacks.Checkpoint, "on_step", every_five)
     monkeypatch.setattr(Loop, "train_step", dying)
     broken = Run(spec, out=tmp_path / "broken", quiet=True)
     with pytest.raises(_Dies):
@@ -212,6 +217,73 @@ def test_resume_gives_the_uninterrupted_metrics(
     for name in (record.METRICS, record.DENSITY):
         a, b = ([{k: v for k, v in r.items() if k not in drop} for r in rows_of(run, name)] for run in (whole, broken))
         assert a == b
+
+
+def test_resume_keeps_the_weights_it_began_from_for_the_refit(
+    finished: tuple[Run, dict[str, Any]], toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = finished[0].folder / record.WEIGHTS
+    spec = spec_of(toy_data, epochs=1, lr=1e-5, sparsify="none", refit=True, init="that")
+    expected = Run(spec, out=tmp_path / "whole", quiet=True).execute(init)
+    take, calls = Loop.train_step, 0
+
+    def dying(self: Loop, index: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise _Dies
+        take(self, index)
+
+    monkeypatch.setattr(Loop, "train_step", dying)
+    broken = Run(spec, out=tmp_path / "broken", quiet=True)
+    with pytest.raises(_Dies):
+        broken.execute(init)
+    monkeypatch.setattr(Loop, "train_step", take)
+    assert Run.resume(broken.folder.path, quiet=True).execute()["test"] == expected["test"]
+
+
+def test_validation_without_an_example_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "data" / "short").mkdir(parents=True)
+    for name, text in (("train", "0,1\n1,2\n2,0\n1,0\n2\n"), ("test", "0,1\n")):
+        (tmp_path / "data" / "short" / f"{name}.txt").write_text(text)
+    spec = spec_of(tmp_path / "data", dataset="short")
+    with pytest.raises(DissectError, match="none of the last 1 sessions, which are to validate, has two clicks"):
+        Run(spec, out=tmp_path / "runs", quiet=True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(spec_of(toy_data, sparsify="none"), out=tmp_path, quiet=True)
+    take = Loop.train_step
+
+    def poisoned(self: Loop, index: Any) -> None:
+        take(self, index)
+        if self.step == 7:  # a gradient can overflow where the loss did not
+            with torch.no_grad():
+                self.model.embedding.weight[-1] = float("inf")  # type: ignore[union-attr]
+
+    monkeypatch.setattr(Loop, "train_step", poisoned)
+    with pytest.raises(DissectError, match=r"(loss is|scores are)"):
+        run.execute()
+    state = torch.load(run.folder / record.STATE, weights_only=True)
+    assert all(torch.isfinite(v).all() for v in state["model"].values())
+
+
+def test_density_is_logged_under_both_rules(finished: tuple[Run, dict[str, Any]]) -> None:
+    run, result = finished
+    rows = rows_of(run, record.DENSITY)
+    last = [r for r in rows if r["step"] == result["steps"] and r["tensor"]]
+    assert {r["rule"]: r["threshold"] for r in last} == {"log-alpha": 3.0, "magnitude": 0.1}
+    theta = torch.cat([w.abs().flatten() for w in _weights_of(run, "encoder.edge_in", "encoder.edge_out")])
+    kept = sum(r["kept"] for r in last if r["rule"] == "magnitude" and r["part"] == "propagation")
+    assert kept == int((theta > 0.1).sum())
+
+
+def _weights_of(run: Run, *names: str) -> list[torch.Tensor]:
+    weights = load_file(run.folder / record.WEIGHTS)
+    return [weights[f"{name}.weight"] for name in names]
 
 
 def test_resume_in_the_refit_phase(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +356,12 @@ def test_a_signal_saves_and_leaves(toy_data: Path, tmp_path: Path, monkeypatch: 
     assert torch.load(run.folder / record.STATE, weights_only=True)["step"] in (5, 6)
 
 
+def _saved_steps(out: Path) -> int:
+    """Steps of the state saved under `out`, 0 while there is none."""
+    states = list(out.glob("*/state/state.pt"))
+    return torch.load(states[0], weights_only=True)["step"] if states else 0
+
+
 def test_kill_9_and_resume_from_the_command_line(toy_data: Path, tmp_path: Path) -> None:
     base = [sys.executable, "-m", "dissect", "run"]
     options = ["srgnn", "--dataset", "toy", "--data-dir", str(toy_data), "--dim", "8", "--batch-size", "8",
@@ -292,7 +370,7 @@ def test_kill_9_and_resume_from_the_command_line(toy_data: Path, tmp_path: Path)
         [*base, *options, "--out", str(tmp_path / "a")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "a").glob("*/state/state.pt")) and time.monotonic() < deadline:
+    while not _saved_steps(tmp_path / "a") and time.monotonic() < deadline:
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()

@@ -1,0 +1,109 @@
+"""`dissect bench --sweep`: what a training step costs against items, batch size, width and session length."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dissect.batch import PackedExamples
+from dissect.errors import DissectError
+from dissect.experiment.machine import device_name, pick_device
+from dissect.experiment.record import write_atomically
+from dissect.experiment.spec import Spec
+from dissect.models import build
+from dissect.models.recipes import choose
+from dissect.training.bench import alternate, loop_step, matrix_rate, memory_rate, step_work
+from dissect.training.memory import keep_large_allocations
+from dissect.training.train import Loop, Plan
+
+#: Quantity -> the values it takes while the others stay at `BASE`.
+AXES: dict[str, tuple[int, ...]] = {
+    "items": (10_000, 30_000, 100_000, 300_000, 1_000_000),
+    "batch": (25, 50, 100, 200, 400, 800),
+    "dim": (32, 64, 128, 256, 512),
+    "length": (2, 4, 8, 16, 32, 64),
+}
+BASE = {"items": 43_097, "batch": 100, "dim": 128, "length": 5}
+#: Steps timed at each point, after two to warm up.
+ROUNDS, WARM_UP = 7, 2
+
+
+def sessions_of(length: int, count: int, items: int, device: torch.device) -> PackedExamples:
+    """`count` examples of exactly `length` clicks, each an item drawn at random: cost depends on sizes alone."""
+    generator = torch.Generator().manual_seed(0)
+    clicks = torch.randint(items, (count * (length + 1),), generator=generator)
+    start = torch.arange(count) * (length + 1)
+    return PackedExamples(clicks, start, start + length, device)
+
+
+def measure(spec: Spec, items: int, length: int, device: torch.device, rates: tuple[float, float]) -> dict[str, Any]:
+    """One point: median milliseconds of a step, its spread, and the limit that the machine's rates imply."""
+    steps = ROUNDS + WARM_UP
+    examples = sessions_of(length, steps * spec.batch_size, items, device)
+    torch.manual_seed(0)
+    net = build(spec.recipe, items, spec.dim, spec.sigma).to(device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=spec.lr, fused=True, capturable=device.type == "cuda")
+    plan = Plan(len(examples), spec.batch_size, steps)
+    loop = Loop(net, examples, optimizer, plan, bf16=spec.precision == "bf16")
+    ms = alternate({"step": loop_step(loop)}, ROUNDS, WARM_UP, device)["step"]
+    flops, moved = step_work(net, examples, torch.arange(spec.batch_size, device=device))
+    low, high = np.percentile(ms, (25, 75))
+    return {
+        "items": items, "batch": spec.batch_size, "dim": spec.dim, "length": length,
+        "step_ms": round(float(np.median(ms)), 3), "low_ms": round(float(low), 3), "high_ms": round(float(high), 3),
+        "limit_ms": round(1e3 * (flops / rates[0] + moved / rates[1]), 3),
+    }  # fmt: skip
+
+
+def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **options: Any) -> dict[str, Any]:
+    """Time a step along some axes, write ``scaling.json`` and the figure, print a table.
+
+    Parameters
+    ----------
+    model : str
+    axes : str
+        Names of `AXES`, joined by commas, or ``all``.
+    out : path
+        Directory for what is written.
+    **options
+        Fields of `Spec` (encoder, readout, scorer, precision, device); sizes come from the axes.
+    """
+    names = list(AXES) if axes == "all" else [choose("--sweep axis", a.strip(), AXES) for a in axes.split(",")]
+    device = pick_device(options.get("device") or "auto")
+    keep_large_allocations()
+    bf16 = options.get("precision") == "bf16"
+    rates = matrix_rate(device, bf16), memory_rate(device)
+    found: dict[str, Any] = {
+        "model": model, "device": device_name(device), "threads": torch.get_num_threads(),
+        "precision": options.get("precision") or "fp32", "base": BASE,
+        "matrix_gflops": round(rates[0] / 1e9, 1), "memory_gbps": round(rates[1] / 1e9, 1), "axes": {},
+    }  # fmt: skip
+    keep = {k: v for k, v in options.items() if k in ("encoder", "readout", "scorer", "precision", "device", "sigma")}
+    for axis in names:
+        found["axes"][axis] = []
+        for value in AXES[axis]:
+            sizes = {**BASE, axis: value}
+            spec = Spec.create(model, sparsify="none", dim=sizes["dim"], batch_size=sizes["batch"], **keep)
+            try:
+                point = measure(spec, sizes["items"], sizes["length"], device, rates)
+            except RuntimeError as error:  # out of memory
+                print(f"{axis} {value:,}: left out ({str(error).splitlines()[0]})")
+                continue
+            found["axes"][axis].append(point)
+            share = 100 * point["limit_ms"] / point["step_ms"]
+            print(f"{axis:<7} {value:>10,}  {point['step_ms']:9.2f} ms a step, {share:3.0f}% of the limit", flush=True)
+    try:
+        write_atomically(out / "scaling.json", json.dumps(found, indent=1) + "\n")
+    except OSError as error:
+        raise DissectError(f"can't write to {out}: {error.strerror}; choose another --out DIR") from None
+    from dissect.report.scaling import write_scaling_figure
+
+    for path in write_scaling_figure(out / "scaling.json", out):
+        print(path)
+    if as_json:
+        print(json.dumps(found))
+    return found
