@@ -2,13 +2,15 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+DATASET ?= diginetica
+BUDGET ?= 8m
 # Without a CUDA device the CPU build of torch is installed, not gigabytes of CUDA libraries: from pip's own sources
 # where they have it, else from PyTorch's index; where neither can be reached, whatever build PyPI has.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/pip install --disable-pip-version-check -q
 
-.PHONY: help run test lint figures bench clean
+.PHONY: help run test lint figures bench gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,6 +41,13 @@ figures: $(VENV)/.installed ## regenerate figures/ from analyses/records/
 bench: $(VENV)/.installed ## time a training step of SR-GNN by stage, dense and wrapped
 	$(BIN)/dissect bench srgnn
 	$(BIN)/dissect bench srgnn --sparsify all
+
+gpu: $(VENV)/.installed ## on a CUDA device: its tests, the benchmarks, then analyses/gpu_runs.txt (BUDGET=8m)
+	$(BIN)/pytest -m gpu
+	$(BIN)/dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda
+	$(BIN)/dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda --precision bf16
+	$(BIN)/dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda --sparsify all
+	$(BIN)/python analyses/gpu.py analyses/gpu_runs.txt --budget $(BUDGET) --out runs/gpu
 
 clean: ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

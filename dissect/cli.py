@@ -136,6 +136,7 @@ def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], 
 @click.option("--ties", default="half", show_default=True, help="half, optimistic or pessimistic.")
 @click.option("--max-train", type=int, help="Train on a random subset of that many training sessions.")
 @click.option("--precision", default="fp32", show_default=True, help="Factors of matrix products: fp32 or bf16.")
+@click.option("--loss", default="tiled", show_default=True, help="Form of the loss over items: tiled, or plain.")
 @click.option("--deterministic", is_flag=True, help="The same bits each time on a GPU too, at some cost in speed.")
 @click.option(
     "--out",
@@ -293,9 +294,26 @@ def recommend(run: Path, items: tuple[int, ...], top: int, pruned: bool) -> None
     help="Time another implementation's step on the same batches, alternating; may be given again.",
 )
 @click.option("--precision", default="fp32", show_default=True, help="Factors of matrix products: fp32 or bf16.")
+@click.option(
+    "--sweep",
+    metavar="AXIS[,AXIS]",
+    help="Time a step against items, batch, dim, length or all, on sessions drawn at random, and plot it.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs/bench"),
+    show_default=True,
+    help="Directory for what --sweep writes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with the figures as JSON on one line.")
-def bench(model: str, data_dir: Path | None, **options: Any) -> None:  # fmt: skip
+def bench(model: str, data_dir: Path | None, sweep: str | None, out: Path, **options: Any) -> None:  # fmt: skip
     """Time a training step of MODEL by stage and hold it against this machine's limit."""
+    if sweep is not None:
+        from dissect.experiment.scaling import sweep_model
+
+        sweep_model(model, sweep, out=out, **options)
+        return
     from dissect.experiment.benchmark import bench_model
 
     bench_model(model, data_dir=str(data_dir) if data_dir else None, **options)

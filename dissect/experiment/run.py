@@ -23,6 +23,7 @@ from dissect.experiment.weights import load_weights
 from dissect.models import build
 from dissect.training.distributed import World
 from dissect.training.evaluate import metrics
+from dissect.training.loss import LOSSES
 from dissect.training.memory import keep_large_allocations
 from dissect.training.progress import Progress
 from dissect.training.train import Loop, Plan
@@ -182,8 +183,9 @@ class Run:
         bar = Progress(f"{spec.model} on {spec.dataset}", kl, outcome.recorder.latest, self.quiet)
         callbacks = [outcome.recorder, bar, *([outcome.selection] if outcome.selection else []), checkpoint]
         loop = Loop(
-            model, splits.train, optimizer, plan, callbacks, instrument, bf16=spec.precision == "bf16", world=self.world
-        )
+            model, splits.train, optimizer, plan, callbacks, instrument, LOSSES[spec.loss],
+            bf16=spec.precision == "bf16", world=self.world,
+        )  # fmt: skip
         self.world.reseed(spec.seed)
         outcome.loop = loop
         if state is not None:

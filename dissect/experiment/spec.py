@@ -13,6 +13,7 @@ from dissect.errors import DissectError
 from dissect.models.recipes import Recipe, choose, recipe_of
 from dissect.sparsity import NOISES, PRIORS, RULES
 from dissect.training.evaluate import TIES
+from dissect.training.loss import LOSSES
 from dissect.training.precision import PRECISIONS
 
 #: Version of the run folder; part of every run id.
@@ -20,7 +21,7 @@ SCHEMA = 1
 PROTOCOLS = ("honest", "paper-code")
 SETTINGS = ("published", "paper")
 #: Fields that say where or how verbosely, not what: they are no part of the id.
-_OUTSIDE_ID = ("data_dir", "device", "deterministic")
+_OUTSIDE_ID = ("data_dir", "device", "deterministic", "loss")
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Spec:
         How epochs are selected and ranks counted.
     valid_fraction : float
         The last share of the training sessions that validates, under ``honest``.
-    device, precision, deterministic
-        Where, with matrix products of which factors (``fp32`` or ``bf16``), and whether to the same bits each time.
+    device, precision, deterministic, loss
+        Where, with matrix products of which factors (``fp32`` or ``bf16``), whether to the same bits each time, and by
+        which form of the loss over items (``tiled``, or ``plain`` to check it by).
     init : str
         Id of the run whose weights this one starts from; empty for none.
     """
@@ -85,6 +87,7 @@ class Spec:
     device: str = "auto"
     precision: str = "fp32"
     deterministic: bool = False
+    loss: str = "tiled"
     init: str = ""
 
     def __post_init__(self) -> None:
@@ -95,6 +98,7 @@ class Spec:
         choose("protocol", self.protocol, PROTOCOLS)
         choose("setting", self.setting, SETTINGS)
         choose("precision", self.precision, PRECISIONS)
+        choose("loss", self.loss, LOSSES)
         choose("noise", self.noise, NOISES)
         choose("prior", self.prior, PRIORS)
         choose("rule", self.rule, RULES)

@@ -62,45 +62,39 @@ def check_prior(prior: str) -> str:
     return prior
 
 
-def _kl_and_slopes(theta: Tensor, s: Tensor, prior: str, scratch: Tensor) -> tuple[Tensor, ...]:
-    """Summed KL and its gradients; `scratch` (2, numel) is overwritten."""
+def _kl_and_slopes(theta: Tensor, s: Tensor, prior: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed KL and its gradients by `theta` and `s`; all flat."""
     if prior == "normal":
         slope = s.exp()
         total = (slope.sum() + theta.square().sum() - theta.numel() - s.sum()) * 0.5
         return total, theta.clone(), slope.sub_(1).mul_(0.5)
-    la, soft = scratch[0].view_as(theta), scratch[1].view_as(theta)
     square = (theta * theta).add_(EPSILON)
-    torch.log(square, out=la).neg_().add_(s)
-    slope = la.neg()
-    # -log sigmoid(la) is the same and a tenth faster, but sigmoid(la) underflows at la = -88.
-    total = F.softplus(slope, out=soft).sum() * 0.5  # pyright: ignore[reportCallIssue]
-    slope.sigmoid_().mul_(-0.5)
+    la = torch.log(square).sub_(s).clamp_min_(-80)  # minus log alpha; its sigmoid must not underflow
+    slope = torch.sigmoid(la)
+    # softplus(x) = x - log sigmoid(x), of which the sigmoid is needed anyway.
+    total = torch.log(slope).neg_().add_(la).sum() * 0.5
+    slope.mul_(-0.5)
     if prior == "log-uniform":
-        p = la.mul_(-K3).sub_(K2).sigmoid_()
+        p = la.mul_(K3).sub_(K2).sigmoid_()
         total += p.sum() * K1
-        slope.sub_(p, alpha=K1 * K3).addcmul_(p, p, value=K1 * K3)  # d p / d la = -k3 p (1 - p)
+        slope.sub_(p, alpha=K1 * K3).addcmul_(p, p, value=K1 * K3)  # d p / d log alpha = -k3 p (1 - p)
     return total, torch.div(theta, square, out=square).mul_(slope).mul_(-2), slope
 
 
 class _KLTotal(torch.autograd.Function):
     """Sum of the KL over many matrices, with the gradients computed in the same pass.
 
-    The time goes into touching fresh memory as much as into logarithms. So temporaries are shared by the
-    matrices, and the gradients kept for the way back are the ones handed out, scaled in place.
+    A matrix by itself is too small to keep two cores busy through a dozen short operations, so all are laid end to
+    end first; their gradients are views of one buffer.
     """
 
     @staticmethod
     def forward(ctx: Any, prior: str, *tensors: Tensor) -> Tensor:
         thetas, sigmas = tensors[::2], tensors[1::2]
-        size = max(theta.numel() for theta in thetas)
-        scratch = sigmas[0].new_empty(2 * size)
-        totals, ctx.slopes = [], []
-        for theta, s in zip(thetas, sigmas, strict=True):
-            n = theta.numel()
-            total, *slopes = _kl_and_slopes(theta, s, prior, scratch[: 2 * n].view(2, n))
-            totals.append(total)
-            ctx.slopes += slopes
-        return torch.stack(totals).sum()
+        flat = (torch.cat([t.reshape(-1) for t in part]) for part in (thetas, sigmas))
+        total, *ctx.slopes = _kl_and_slopes(*flat, prior)
+        ctx.shapes = [theta.shape for theta in thetas]
+        return total
 
     @staticmethod
     @once_differentiable
@@ -108,14 +102,17 @@ class _KLTotal(torch.autograd.Function):
         if ctx.slopes is None:
             raise RuntimeError("the KL's gradients were handed out in a first backward pass; compute it again")
         slopes, ctx.slopes = ctx.slopes, None
-        for slope in slopes:
-            slope.mul_(grad)
-        return None, *slopes
+        sizes = [shape.numel() for shape in ctx.shapes]
+        parts = [slope.mul_(grad).split(sizes) for slope in slopes]
+        views = [
+            part.view(shape) for pair, shape in zip(zip(*parts, strict=True), ctx.shapes, strict=True) for part in pair
+        ]
+        return None, *views
 
 
 def kl_total(pairs: Iterable[tuple[Tensor, Tensor]], prior: str = "log-uniform") -> Tensor:
     """Sum of `kl_sum` over pairs (theta, s) of one device; zero for none. One backward pass only."""
-    flat = [t for theta, s in pairs for t in (theta.to(s.dtype).contiguous(), s.contiguous())]
+    flat = [t for theta, s in pairs for t in (theta.to(s.dtype), s)]
     if not flat:
         return torch.zeros(())
     with torch.autocast(flat[0].device.type, enabled=False):

@@ -196,3 +196,7 @@ def plain_item_cross_entropy(
     """The same value by way of the whole logits; the reference that the tests hold the tiled form to."""
     table = F.normalize(table, dim=1) if cosine else table
     return F.cross_entropy(matmul(query, table.t(), bf16), targets)
+
+
+#: Name -> form of the loss.
+LOSSES = {"tiled": item_cross_entropy, "plain": plain_item_cross_entropy}

@@ -25,14 +25,19 @@ def native_bf16(device_type: str) -> bool:
     """
     if device_type != "cpu":
         return True
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
-        getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    )
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private, and not in every build
+    return torch.backends.mkldnn.is_available() and any(getattr(torch.cpu, name, bool)() for name in asked)
 
 
 def _rounded(x: Tensor) -> Tensor:
     return x.bfloat16().to(x.dtype)
+
+
+def _mm_bf16(a: Tensor, b: Tensor) -> Tensor:
+    try:
+        return torch.mm(a, b, out_dtype=torch.float32)  # type: ignore[call-overload]
+    except TypeError:  # before torch 2.8 the sums are rounded too
+        return torch.mm(a, b).float()
 
 
 def matmul(
@@ -48,7 +53,7 @@ def matmul(
     out, add_to : Tensor, (n, m), at most one of them
     """
     if bf16 and a.device.type == "cuda":
-        product = torch.mm(a.bfloat16(), b.bfloat16(), out_dtype=torch.float32)  # type: ignore[call-overload]
+        product = _mm_bf16(a.bfloat16(), b.bfloat16())
         if add_to is not None:
             return add_to.add_(product)
         return product if out is None else out.copy_(product)
