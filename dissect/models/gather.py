@@ -29,7 +29,10 @@ class _LookUp(torch.autograd.Function):
         if table is None:
             shape, dtype, device = ctx.like
             table = torch.zeros(shape, dtype=dtype, device=device)
-        # In place: nobody else holds this gradient, and a copy of it costs a tenth of a training step.
+        elif not getattr(table, "fresh", False):
+            table = table.clone(memory_format=torch.contiguous_format)  # it may be somebody's, or expanded
+        # The loss over items marks the gradient that it makes as fresh: no one else has it, and a copy would cost a
+        # tenth of a training step.
         return table.index_add_(0, index, rows.to(table.dtype)), None
 
 

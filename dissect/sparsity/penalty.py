@@ -91,8 +91,8 @@ class _KLTotal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, prior: str, *tensors: Tensor) -> Tensor:
         thetas, sigmas = tensors[::2], tensors[1::2]
-        flat = (torch.cat([t.reshape(-1) for t in part]) for part in (thetas, sigmas))
-        total, *ctx.slopes = _kl_and_slopes(*flat, prior)
+        theta, s = (torch.cat([t.reshape(-1) for t in part]) for part in (thetas, sigmas))
+        total, *ctx.slopes = _kl_and_slopes(theta, s, prior)
         ctx.shapes = [theta.shape for theta in thetas]
         return total
 

@@ -151,6 +151,7 @@ class _ItemCrossEntropy(torch.autograd.Function):
             if scale is not None:
                 _through_norm(own, table[targets], scale[targets])
             grad_table.index_add_(0, targets, own)
+            grad_table.fresh = True  # type: ignore[attr-defined]  # a lookup in the same table may add its rows in place
         return grad_query, grad_table, None, None
 
 

@@ -20,8 +20,14 @@ def tensors(items: int, batch: int = 7, dim: int = 5, scale: float = 1.0, dtype:
 
 @pytest.mark.parametrize("items", [3, 16, 33, 64])  # fewer than a tile, exact tiles, a short last tile
 @pytest.mark.parametrize("cosine", [False, True])
-def test_equals_the_plain_path(monkeypatch: pytest.MonkeyPatch, items: int, cosine: bool) -> None:
+@pytest.mark.parametrize("keep", [1 << 27, 0])  # exponentials kept for the backward pass, or computed anew
+@pytest.mark.parametrize("trusted", [module.TRUSTED, (1.0, 1.0)])  # plain exponentials, or shifted ones
+def test_equals_the_plain_path(
+    monkeypatch: pytest.MonkeyPatch, items: int, cosine: bool, keep: int, trusted: tuple[float, float]
+) -> None:
     monkeypatch.setattr(module, "TILE", 16)
+    monkeypatch.setattr(module, "KEEP", keep)
+    monkeypatch.setattr(module, "TRUSTED", trusted)
     query, table, targets = tensors(items)
     grads = []
     for form in (item_cross_entropy, plain_item_cross_entropy):
@@ -60,3 +66,36 @@ def test_single_precision_is_close_at_full_size() -> None:
         torch.autograd.grad(tiled, (query, table)), torch.autograd.grad(plain, (query, table)), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_one_gradient_alone_is_the_same() -> None:
+    query, table, targets = tensors(40)
+    both = torch.autograd.grad(item_cross_entropy(query, table, targets), (query, table))
+    assert torch.equal(torch.autograd.grad(item_cross_entropy(query, table.detach(), targets), query)[0], both[0])
+    assert torch.equal(torch.autograd.grad(item_cross_entropy(query.detach(), table, targets), table)[0], both[1])
+
+
+@pytest.mark.parametrize("scale", [1.0, 200.0, -200.0])
+def test_scores_beyond_plain_exponentials_are_shifted(scale: float) -> None:
+    query, table, targets = tensors(500, scale=0.1, dtype=torch.float32)
+    with torch.no_grad():
+        table[:, 0], query[:, 0] = 1.0, scale  # every score moves by the scale: no softmax does
+    tiled, plain = (form(query, table, targets) for form in (item_cross_entropy, plain_item_cross_entropy))
+    assert torch.isfinite(tiled)
+    torch.testing.assert_close(tiled, plain, rtol=1e-4, atol=1e-4)
+    for a, b in zip(
+        torch.autograd.grad(tiled, (query, table)), torch.autograd.grad(plain, (query, table)), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_bf16_rounds_the_factors_and_nothing_else(cosine: bool) -> None:
+    query, table, targets = tensors(3000, batch=20, dim=64, dtype=torch.float32)
+    exact, rounded = (item_cross_entropy(query, table, targets, cosine, bf16) for bf16 in (False, True))
+    assert exact != rounded
+    torch.testing.assert_close(rounded, exact, rtol=2e-3, atol=2e-3)
+    pairs = zip(*(torch.autograd.grad(loss, (query, table)) for loss in (exact, rounded)), strict=True)
+    for a, b in pairs:
+        assert b.dtype == torch.float32
+        assert float((a - b).norm() / a.norm()) < 0.02

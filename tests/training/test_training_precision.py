@@ -1,0 +1,58 @@
+"""Matrix products with bfloat16 factors: what is rounded, and that the settings come back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dissect.training import precision
+from dissect.training.precision import matmul, products
+
+CPU = torch.device("cpu")
+
+
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    return x.bfloat16().to(x.dtype)
+
+
+@pytest.fixture(autouse=True)
+def _without_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers then are the same on every machine."""
+    monkeypatch.setattr(precision, "native_bf16", lambda device_type: False)
+
+
+def test_matmul_in_each_form() -> None:
+    a, b, start = torch.randn(5, 7), torch.randn(7, 3), torch.randn(5, 3)
+    assert torch.equal(matmul(a, b), a @ b)
+    assert torch.equal(matmul(a, b, True), rounded(a) @ rounded(b))
+    out = torch.empty(5, 3)
+    assert matmul(a, b, True, out=out) is out
+    assert torch.equal(out, rounded(a) @ rounded(b))
+    torch.testing.assert_close(matmul(a, b, add_to=start.clone()), start + a @ b)
+
+
+def test_linear_maps_inside_have_rounded_factors() -> None:
+    layer, x = nn.Linear(6, 4), torch.randn(3, 6)
+    with products(True, CPU):
+        inside = layer(x)
+    assert torch.equal(inside, rounded(x) @ rounded(layer.weight).t() + layer.bias)
+    assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+    with products(False, CPU):
+        assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+
+
+def test_the_setting_of_a_cpu_that_has_them_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "native_bf16", lambda device_type: True)
+    before = torch.get_float32_matmul_precision()
+    with products(True, CPU):
+        assert torch.get_float32_matmul_precision() == "medium"
+    assert torch.get_float32_matmul_precision() == before
+    with pytest.raises(RuntimeError, match=r"shapes cannot"):
+        _multiply_wrongly()
+    assert torch.get_float32_matmul_precision() == before
+
+
+def _multiply_wrongly() -> None:
+    with products(True, CPU):
+        torch.mm(torch.ones(2, 3), torch.ones(2, 3))
