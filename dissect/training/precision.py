@@ -85,7 +85,8 @@ def products(bf16: bool, device: torch.device) -> Iterator[None]:
     if not bf16:
         yield
     elif device.type != "cpu":
-        with torch.autocast(device.type, torch.bfloat16):
+        # No cache of cast weights: a graph would go on with those of the step that captured it.
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             yield
     elif native_bf16("cpu"):
         before = torch.get_float32_matmul_precision()

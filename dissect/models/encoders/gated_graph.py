@@ -65,9 +65,9 @@ class GatedGraphEncoder(Encoder):
         h, table = look_up(table, graph.nodes)  # (M, d)
         count = graph.nodes.numel()
         for _ in range(self.steps):
-            m_in = self.edge_in(h)[graph.source] * graph.in_weight[:, None]  # (E, d)
-            m_out = self.edge_out(h)[graph.target] * graph.out_weight[:, None]
+            m_in = self.edge_in(h).index_select(0, graph.source) * graph.in_weight[:, None]  # (E, d)
+            m_out = self.edge_out(h).index_select(0, graph.target) * graph.out_weight[:, None]
             a_in = segment_sum(m_in, graph.target, count) + self.bias_in
             a_out = segment_sum(m_out, graph.source, count) + self.bias_out
             h = self.cell(torch.cat([a_in, a_out], 1), h)
-        return Encoded(batch, h[graph.alias], table, nodes=h)
+        return Encoded(batch, h.index_select(0, graph.alias), table, nodes=h)

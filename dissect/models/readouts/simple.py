@@ -23,7 +23,7 @@ class LastItemReadout(Readout):
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""
-        return encoded.clicks[encoded.batch.last]
+        return encoded.clicks.index_select(0, encoded.batch.last)
 
 
 class MeanReadout(LastItemReadout):

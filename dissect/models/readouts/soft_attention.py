@@ -30,7 +30,7 @@ class SoftAttentionReadout(Readout):
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""
         batch, h = encoded.batch, encoded.clicks
-        last = h[batch.last]  # (B, d)
-        weight = self.q(torch.sigmoid(self.w1(last)[batch.rows] + self.w2(h)))  # (T, 1)
+        last = h.index_select(0, batch.last)  # (B, d)
+        weight = self.q(torch.sigmoid(self.w1(last).index_select(0, batch.rows) + self.w2(h)))  # (T, 1)
         pooled = segment_sum(weight * h, batch.rows, len(batch))
         return self.w3(torch.cat([pooled, last], 1))
