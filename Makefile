@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATASET ?= diginetica
 BUDGET ?= 8m
+GPU_PYTHON ?= $(BIN)/python
 # Without a CUDA device the CPU build of torch is installed, not gigabytes of CUDA libraries: from pip's own sources
 # where they have it, else from PyTorch's index; where neither can be reached, whatever build PyPI has.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
@@ -42,12 +43,13 @@ bench: $(VENV)/.installed ## time a training step of SR-GNN by stage, dense and 
 	$(BIN)/dissect bench srgnn
 	$(BIN)/dissect bench srgnn --sparsify all
 
-gpu: $(VENV)/.installed ## on a CUDA device: its tests, the benchmarks, then analyses/gpu_runs.txt (BUDGET=8m)
-	$(BIN)/pytest -m gpu
-	$(BIN)/dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda
-	$(BIN)/dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda --precision bf16
-	$(BIN)/dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda --sparsify all
-	$(BIN)/python analyses/gpu.py analyses/gpu_runs.txt --budget $(BUDGET) --out runs/gpu
+# On a machine whose own Python has all that is needed: make gpu GPU_PYTHON=python3
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(VENV)/.installed) ## on a CUDA device: its tests, benchmarks, then analyses/gpu_runs.txt (BUDGET=8m)
+	-PYTHONPATH=. $(GPU_PYTHON) -m pytest -m gpu
+	-PYTHONPATH=. $(GPU_PYTHON) -m dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda
+	-PYTHONPATH=. $(GPU_PYTHON) -m dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda --precision bf16
+	-PYTHONPATH=. $(GPU_PYTHON) -m dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda --sparsify all
+	PYTHONPATH=. $(GPU_PYTHON) analyses/gpu.py analyses/gpu_runs.txt --budget $(BUDGET) --out runs/gpu
 
 clean: ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -41,7 +41,9 @@ class _Main(click.Group):
         except DissectError as error:
             if debug:
                 raise
-            click.echo(f"dissect: {' '.join(str(error).split())}", err=True)
+            # Of several processes each fails for the same wrong use: one says so. A failed run each says for itself.
+            if error.status == 1 or os.environ.get("RANK", "0") == "0":
+                click.echo(f"dissect: {' '.join(str(error).split())}", err=True)
             sys.exit(error.status)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

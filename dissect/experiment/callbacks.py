@@ -63,7 +63,7 @@ class Recorder(Callback):
 
     def on_step(self, loop: Loop) -> None:
         """Log every few steps."""
-        self.sum = self.sum + loop.nll.double()
+        self.sum = self.sum + loop.nll.to(torch.float32 if loop.device.type == "mps" else torch.float64)
         self.count += 1
         if loop.step % self.every == 0 or loop.step == loop.plan.steps:
             row: dict[str, Any] = {
@@ -230,11 +230,13 @@ class Checkpoint(Callback):
         self.extra: dict[str, Any] = {}
         self._saved = time.monotonic()
         self._signal = 0
+        self._loop: Loop | None = None
         self._handlers: dict[int, Any] = {}
         self._done = False
 
     def on_start(self, loop: Loop) -> None:
         """Listen for signals, save the beginning; stop at once where a restored state had run out of patience."""
+        self._loop = loop
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._handlers[number] = signal.signal(number, self._listen)
@@ -247,13 +249,15 @@ class Checkpoint(Callback):
 
     def _listen(self, number: int, frame: Any) -> None:
         self._signal = number
+        if self._loop is not None:
+            self._loop.asked = True  # of several processes all leave, after the same step
 
     def on_step(self, loop: Loop) -> None:
         """Save when it is time or when asked to stop."""
         at_end = loop.step % loop.plan.steps_per_epoch == 0 or loop.step == loop.plan.steps
         if at_end:  # on_epoch follows; a state saved here would skip its evaluation
             return
-        if self._signal or time.monotonic() - self._saved > self.seconds:
+        if self._asked(loop) or time.monotonic() - self._saved > self.seconds:
             self.save(loop)
         self._leave_if_asked(loop)
 
@@ -273,7 +277,7 @@ class Checkpoint(Callback):
     def save(self, loop: Loop) -> None:
         """Write the state atomically, straight to disk; never one with weights that are not finite."""
         loop.check_finite()
-        self._saved = time.monotonic()
+        self._saved = begun = time.monotonic()
         if not self.folder.writes:
             return
         state = {
@@ -286,7 +290,11 @@ class Checkpoint(Callback):
             raise loop.not_finite(float("nan"))
         with writing(self.folder / record.STATE) as file:
             torch.save(state, file)
+        loop.saving_seconds += time.monotonic() - begun
+
+    def _asked(self, loop: Loop) -> bool:
+        return loop.leave or (loop.world.size == 1 and self._signal != 0)
 
     def _leave_if_asked(self, loop: Loop) -> None:
-        if self._signal:
-            raise Interrupted(loop.step, self._signal)
+        if self._asked(loop):
+            raise Interrupted(loop.step, self._signal or signal.SIGTERM)

@@ -32,7 +32,14 @@ def pick_device(name: str) -> torch.device:
         return torch.device(there[0])
     if name.split(":")[0] not in there:
         raise DissectError(f"device {name!r} is not available here; choose from: auto, {', '.join(there)}")
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is not None:
+        if device.index >= torch.cuda.device_count():
+            raise DissectError(
+                f"device {name!r} is not available here; there are {torch.cuda.device_count()}, from cuda:0"
+            )
+        torch.cuda.set_device(device)  # streams and generators are those of the current device
+    return device
 
 
 def deterministic(device: torch.device) -> None:
@@ -40,9 +47,11 @@ def deterministic(device: torch.device) -> None:
 
     For CUDA it comes too late where cuBLAS has been used already: call it first.
     """
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if device.type == "cpu":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, and two more passes a step
 
 
 def peak_memory_mb() -> float | None:
@@ -53,6 +62,11 @@ def peak_memory_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def peak_device_memory_mb(device: torch.device) -> float | None:
+    """The most memory that tensors have held on a CUDA device so far, in MB; None on others."""
+    return round(torch.cuda.max_memory_allocated(device) / (1 << 20), 1) if device.type == "cuda" else None
 
 
 def environment(data_sha256: str, device: torch.device, processes: int = 1) -> dict[str, Any]:
@@ -69,13 +83,20 @@ def environment(data_sha256: str, device: torch.device, processes: int = 1) -> d
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {n: metadata.version(n) for n in names},
+        "versions": {n: _version(n) for n in names},
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "processes": processes,
         "git_commit": git,
         "data_sha256": data_sha256,
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # a checkout on the path
+        return None
 
 
 def device_name(device: torch.device) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from dissect.batch import PackedExamples
 from dissect.experiment import record
 from dissect.experiment.callbacks import Recorder, Selection
-from dissect.experiment.machine import device_name, peak_memory_mb
+from dissect.experiment.machine import device_name, peak_device_memory_mb, peak_memory_mb
 from dissect.experiment.spec import SCHEMA
 from dissect.experiment.splits import Splits
 from dissect.experiment.weights import write_weights
@@ -147,6 +147,7 @@ class Outcome:
             "processes": run.world.size,
             "precision": spec.precision,
             "peak_memory_mb": peak_memory_mb(),
+            "peak_device_memory_mb": peak_device_memory_mb(run.device),
         }
 
     def _dataset(self) -> Result:

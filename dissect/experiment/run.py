@@ -128,7 +128,7 @@ class Run:
             return None
         try:
             # Mapped, not read: a table of a million items is in memory once.
-            return torch.load(path, weights_only=True, map_location=self.device, mmap=True)
+            return torch.load(path, weights_only=True, map_location="cpu", mmap=True)
         except Exception as error:
             raise DissectError(f"{path} is damaged ({type(error).__name__}); delete it to start over") from None
 
@@ -191,6 +191,7 @@ class Run:
         if state is not None:
             self.folder.cut_logs(state["logs"])
             loop.load_state_dict(state)
+            state.clear()  # or the run holds a second table to its end
         elif phase == "select":
             self.folder.cut_logs({})
         loop.run()

@@ -42,14 +42,16 @@ def sessions_of(length: int, count: int, items: int, device: torch.device) -> Pa
 
 def measure(spec: Spec, items: int, length: int, device: torch.device, rates: tuple[float, float]) -> dict[str, Any]:
     """One point: median milliseconds of a step, its spread, and the limit that the machine's rates imply."""
-    steps = ROUNDS + WARM_UP
+    per_round = 20 if device.type == "cuda" else 1
+    steps = (ROUNDS + WARM_UP) * per_round
     examples = sessions_of(length, steps * spec.batch_size, items, device)
     torch.manual_seed(0)
     net = build(spec.recipe, items, spec.dim, spec.sigma).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=spec.lr, fused=True, capturable=device.type == "cuda")
     plan = Plan(len(examples), spec.batch_size, steps)
     loop = Loop(net, examples, optimizer, plan, bf16=spec.precision == "bf16")
-    ms = alternate({"step": loop_step(loop)}, ROUNDS, WARM_UP, device)["step"]
+    ms = alternate({"step": loop_step(loop)}, ROUNDS, WARM_UP, device, per_round)["step"]
+    loop.captured = None  # it refers back to the loop, whose memory the next point needs
     flops, moved = step_work(net, examples, torch.arange(spec.batch_size, device=device))
     low, high = np.percentile(ms, (25, 75))
     return {

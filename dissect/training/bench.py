@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dissect.batch import PackedExamples
 from dissect.training.evaluate import rank_examples
 from dissect.training.loss import item_cross_entropy, plain_item_cross_entropy
-from dissect.training.precision import native_bf16, products
+from dissect.training.precision import fast_products, native_bf16, products
 from dissect.training.train import Loop
 
 STAGES = ("batch", "forward", "loss", "backward", "optimiser")
@@ -133,17 +133,19 @@ class StagedStep:
         for view in loop.model.views:  # type: ignore[union-attr]
             getattr(batch, view)
         mark()
-        with products(loop.bf16, loop.device):
+        with products(loop.bf16, loop.device), fast_products(loop.bf16, loop.device):
             out = loop.model(batch)
         mark()
         assert batch.targets is not None
         cosine: bool = loop.model.scorer.cosine  # type: ignore[union-attr,assignment]
-        loss = loop.loss(out.query.float(), out.table, batch.targets, cosine, loop.bf16)
+        with fast_products(loop.bf16, loop.device):
+            loss = loop.loss(out.query.float(), out.table, batch.targets, cosine, loop.bf16)
         if loop.penalty is not None:
             loss = loss + loop.penalty.penalty(loop.plan.steps)
         mark()
         loop.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with fast_products(loop.bf16, loop.device):
+            loss.backward()
         mark()
         loop.optimizer.step()
         mark()
@@ -181,7 +183,8 @@ def loss_ms(
     def step(form: Callable[[], Tensor]) -> Step:
         def one(i: int) -> None:
             query.grad = table.grad = None
-            form().backward()
+            with fast_products(bf16, device):
+                form().backward()
 
         return one
 

@@ -16,8 +16,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from dissect.training.train import Loop
 
-#: Steps run without capture first: they make the optimizer's state and the libraries' workspaces.
-WARM_UP = 3
+#: Steps of a size run without capture first: they make the optimizer's state, load kernels and make workspaces.
+WARM_UP = 2
 #: Steps between checks that the losses are finite; each waits for the device.
 CHECK_EVERY = 200
 
@@ -55,6 +55,8 @@ class CapturedSteps:
         self.rates: tuple[float, ...] = ()
         self.pool: Any = None
         self.clicks: list[int] = []
+        self.seen: dict[int, int] = {}  # steps of each size
+        self.side = torch.cuda.Stream() if device.type == "cuda" else None
         self.done = 0
 
     def begin(self, order: Tensor) -> None:
@@ -70,9 +72,11 @@ class CapturedSteps:
         rates = tuple(float(group["lr"]) for group in loop.optimizer.param_groups)
         if rates != self.rates:  # a rate is a constant of the captured kernels
             self.graphs.clear()
+            self.pool = None  # a pool ends with its last graph
             self.rates = rates
         size = padded_size(self.clicks[i])
-        if index.numel() != self.index.numel() or not self.capture or self.done < WARM_UP:
+        self.seen[size] = self.seen.get(size, 0) + 1
+        if index.numel() != self.index.numel() or not self.capture or self.seen[size] <= WARM_UP:
             self._aside(index, size)
         else:
             self.index.copy_(index)
@@ -104,27 +108,29 @@ class CapturedSteps:
     def _aside(self, index: Tensor, size: int) -> None:
         """Run the body once; on CUDA on a side stream, as capture asks of what comes before it."""
         self.loop.optimizer.zero_grad(set_to_none=True)
-        if self.loop.device.type != "cuda":
+        if self.side is None:
             self.body(index, size)
             return
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self.side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.side):
             self.body(index, size)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self.side)
 
     def _capture(self, size: int) -> Any:
         """Record the body for one size; None, and no more captures, where the device refuses."""
         self.loop.optimizer.zero_grad(set_to_none=True)  # gradients belong to the graph that makes them
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, pool=self.pool):
                 self.body(self.index, size)
         except RuntimeError as error:
+            # A capture that broke leaves its stream current and the generator in capture: both are put back.
+            torch.cuda.set_stream(stream)
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())
             self.capture = False
-            warnings.warn(
-                f"steps run one by one: no CUDA graph of this model ({str(error).splitlines()[0]})", stacklevel=2
-            )
+            cause = str(error.__context__ or error).splitlines()[0]
+            warnings.warn(f"steps run one by one: no CUDA graph of this model ({cause})", stacklevel=2)
             return None
         self.pool = graph.pool()
         self.graphs[size] = graph

@@ -69,8 +69,8 @@ class World:
         part = index.tensor_split(self.size)[self.rank]
         return (part, part.numel() * self.size / index.numel()) if part.numel() else (index[:1], 0.0)
 
-    def average(self, grads: Iterable[Tensor | None], value: Tensor) -> Tensor:
-        """Average gradients over the processes, in place, and a scalar with them.
+    def average(self, grads: Iterable[Tensor | None], values: Tensor) -> Tensor:
+        """Average gradients over the processes, in place, and some numbers with them, (n,), which are returned.
 
         Raises
         ------
@@ -78,7 +78,7 @@ class World:
             If another process has ended.
         """
         if self.size == 1:
-            return value
+            return values
         small: list[Tensor] = []
         pending = []
         try:
@@ -89,17 +89,17 @@ class World:
                     pending.append(dist.all_reduce(grad.div_(self.size), async_op=True))
                 else:
                     small.append(grad)
-            flat = torch.cat([g.reshape(-1) for g in small] + [value.reshape(1)]).div_(self.size)
+            flat = torch.cat([g.reshape(-1) for g in small] + [values]).div_(self.size)
             pending.append(dist.all_reduce(flat, async_op=True))
             for work in pending:
                 assert work is not None
                 work.wait()
         except RuntimeError as error:
             raise self._ended(error) from None
-        *parts, mean = flat.split([g.numel() for g in small] + [1])
+        *parts, means = flat.split([g.numel() for g in small] + [values.numel()])
         for grad, part in zip(small, parts, strict=True):
             grad.copy_(part.view_as(grad))
-        return mean[0]
+        return means
 
     def gather(self, mine: Any) -> list[Any]:
         """Every process's object, in order of rank."""
@@ -114,10 +114,21 @@ class World:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Inside, the first process goes before the others."""
-        if self.rank:
-            self.gather(None)
-        yield
+        """Inside, the first process goes before the others; an error of its own is everybody's.
+
+        Raises
+        ------
+        DissectError
+            In the others, what the first process raised.
+        """
+        if self.rank and (failed := self.gather(None)[0]) is not None:
+            raise DissectError(*failed)
+        try:
+            yield
+        except DissectError as error:
+            if self.size > 1 and self.main:
+                self.gather((str(error), error.status))
+            raise
         if self.size > 1 and self.main:
             self.gather(None)
 

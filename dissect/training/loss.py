@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dissect.training.precision import matmul
+from dissect.training.precision import differentiable_matmul, matmul
 
 #: Items in a tile on a CPU: with a batch of 100, the tile's scores (1.2 MB) stay in a core's cache.
 TILE = 3072
@@ -196,7 +196,7 @@ def plain_item_cross_entropy(
 ) -> Tensor:
     """The same value by way of the whole logits; the reference that the tests hold the tiled form to."""
     table = F.normalize(table, dim=1) if cosine else table
-    return F.cross_entropy(matmul(query, table.t(), bf16), targets)
+    return F.cross_entropy(differentiable_matmul(query, table.t(), bf16), targets)
 
 
 #: Name -> form of the loss.

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -33,11 +34,12 @@ def _rounded(x: Tensor) -> Tensor:
     return x.bfloat16().to(x.dtype)
 
 
-def _mm_bf16(a: Tensor, b: Tensor) -> Tensor:
+def _mm_bf16(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     try:
-        return torch.mm(a, b, out_dtype=torch.float32)  # type: ignore[call-overload]
+        return torch.mm(a, b, out_dtype=torch.float32, out=out)  # type: ignore[call-overload]
     except TypeError:  # before torch 2.8 the sums are rounded too
-        return torch.mm(a, b).float()
+        product = torch.mm(a, b)
+        return product.float() if out is None else out.copy_(product)
 
 
 def matmul(
@@ -53,16 +55,32 @@ def matmul(
     out, add_to : Tensor, (n, m), at most one of them
     """
     if bf16 and a.device.type == "cuda":
-        product = _mm_bf16(a.bfloat16(), b.bfloat16())
-        if add_to is not None:
-            return add_to.add_(product)
-        return product if out is None else out.copy_(product)
+        product = _mm_bf16(a.bfloat16(), b.bfloat16(), out)
+        return product if add_to is None else add_to.add_(product)
     if bf16 and not native_bf16(a.device.type):
         a, b = _rounded(a), _rounded(b)
-    # Where a CPU has bfloat16 products, `products` has told the library to use them for fp32 matrices.
+    # Where a CPU has bfloat16 products, `fast_products` has told the library to use them for fp32 matrices.
     if add_to is not None:
         return add_to.addmm_(a, b)
     return torch.mm(a, b) if out is None else torch.mm(a, b, out=out)
+
+
+class _Bf16Matmul(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return matmul(a, b, True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
+        a, b = ctx.saved_tensors
+        return matmul(grad, b.t(), True), matmul(a.t(), grad, True)
+
+
+def differentiable_matmul(a: Tensor, b: Tensor, bf16: bool = False) -> Tensor:
+    """``a @ b`` as `matmul` forms it, its gradients too; for use outside of functions with a backward of their own."""
+    return _Bf16Matmul.apply(a, b) if bf16 else a @ b  # type: ignore[no-any-return]
 
 
 class _RoundedLinear(TorchFunctionMode):
@@ -77,10 +95,9 @@ class _RoundedLinear(TorchFunctionMode):
 
 @contextmanager
 def products(bf16: bool, device: torch.device) -> Iterator[None]:
-    """Inside, linear maps on `device` have bfloat16 factors; the former settings come back afterwards.
+    """Around a forward pass: linear maps have bfloat16 factors, by autocast on an accelerator, by rounding on a CPU.
 
-    An accelerator uses autocast. A CPU with bfloat16 products uses them inside its fp32 products, so that all that
-    lies between two products stays fp32; another CPU rounds the factors.
+    A CPU with bfloat16 products needs `fast_products` instead, around the backward pass too.
     """
     if not bf16:
         yield
@@ -89,12 +106,24 @@ def products(bf16: bool, device: torch.device) -> Iterator[None]:
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             yield
     elif native_bf16("cpu"):
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("medium")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+        yield
     else:
         with _RoundedLinear():
             yield
+
+
+@contextmanager
+def fast_products(bf16: bool, device: torch.device) -> Iterator[None]:
+    """Around a whole step: a CPU with bfloat16 products uses them inside its fp32 ones; elsewhere nothing changes.
+
+    All that lies between two products stays fp32. The former setting comes back afterwards.
+    """
+    if not (bf16 and device.type == "cpu" and native_bf16("cpu")):
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -16,7 +16,7 @@ from dissect.errors import DissectError
 from dissect.training.captured import CapturedSteps
 from dissect.training.distributed import ALONE, World
 from dissect.training.loss import item_cross_entropy
-from dissect.training.precision import products
+from dissect.training.precision import fast_products, products
 
 #: (query, table, targets, cosine, bf16) -> mean cross-entropy.
 ItemLoss = Callable[[Tensor, Tensor, Tensor, bool, bool], Tensor]
@@ -158,7 +158,11 @@ class Loop:
         self.lr_budget = 0.0
         self.train_seconds = 0.0  # time in steps alone: evaluation and saving are left out
         self.train_examples = 0
-        self.captured = CapturedSteps(self) if self.device.type == "cuda" and world.size == 1 else None
+        self.saving_seconds = 0.0
+        self.asked = self.leave = False  # whether this process was asked to stop, and whether all are to
+        self.captured: CapturedSteps | None = (
+            CapturedSteps(self) if self.device.type == "cuda" and world.size == 1 else None
+        )
 
     @property
     def epoch(self) -> int:
@@ -185,17 +189,21 @@ class Loop:
                     self.captured.begin(order)
                 order = order.to(self.device)
                 for i in range(first, plan.steps_per_epoch):
-                    begun = time.perf_counter()
+                    begun, saving = time.perf_counter(), self.saving_seconds
                     index = order[i * plan.batch_size : (i + 1) * plan.batch_size]
-                    if self.captured is not None:
-                        self.captured.step(i, index)
-                    else:
+                    if self.captured is None:
                         self.train_step(index)
+                    else:
+                        self.captured.step(i, index)
+                        self.leave = self.asked
                     self._count()
-                    self.train_seconds += time.perf_counter() - begun
+                    if self.captured is None:
+                        self.train_seconds += time.perf_counter() - begun
                     self.train_examples += index.numel()
                     for callback in self.callbacks:
                         callback.on_step(self)
+                    if self.captured is not None:  # a step is only launched, and waited for in what logs it
+                        self.train_seconds += time.perf_counter() - begun - (self.saving_seconds - saving)
                     if self.step == plan.steps:
                         break
                 begun = time.perf_counter()
@@ -208,6 +216,8 @@ class Loop:
         finally:
             for callback in self.callbacks:
                 callback.on_end(self)
+            if self.captured is not None:
+                self.captured.graphs.clear()
 
     def objective(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean negative log-likelihood of the batch's targets, and that plus the model's auxiliary loss."""
@@ -227,16 +237,26 @@ class Loop:
             If the loss is not finite; the weights are those before the step.
         """
         mine, weight = self.world.share(index)
-        nll, total = self.objective(self.examples.batch(mine))
-        if weight != 1:
-            nll, total = nll * weight, total * weight
-        if self.penalty is not None:
-            total = total + self.penalty.penalty(self.step)
-        if not math.isfinite(value := total.item()):
-            raise self.not_finite(value)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        self.nll = self.world.average((p.grad for p in self.model.parameters()), nll.detach())
+        with fast_products(self.bf16, self.device):
+            nll, total = self.objective(self.examples.batch(mine))
+            if weight != 1:
+                nll, total = nll * weight, total * weight
+            if self.penalty is not None:
+                total = total + self.penalty.penalty(self.step)
+            if self.world.size == 1 and not math.isfinite(value := total.item()):
+                raise self.not_finite(value)
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()
+        self.nll = nll.detach()
+        if self.world.size > 1:
+            # All see the same numbers, and so stop at the same step, for a bad loss or for a signal to one of them.
+            values = torch.stack([self.nll, total.detach(), self.nll.new_tensor(float(self.asked))])
+            values = self.world.average((p.grad for p in self.model.parameters()), values)
+            self.nll, self.leave = values[0], float(values[2]) > 0
+            if not math.isfinite(value := float(values[1])):
+                raise self.not_finite(value)
+        else:
+            self.leave = self.asked
         self.optimizer.step()
 
     def check_finite(self) -> None:
@@ -277,7 +297,10 @@ class Loop:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
+        how = [{name: group.get(name) for name in ("fused", "capturable")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, flags in zip(self.optimizer.param_groups, how, strict=True):
+            group.update(flags)  # this device's, not those of the device that the state comes from
         for key in ("step", "lr_budget", "train_seconds", "train_examples"):
             setattr(self, key, state[key])
         torch.set_rng_state(state["rng"].cpu())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dissect.training import precision
-from dissect.training.precision import matmul, products
+from dissect.training.precision import differentiable_matmul, fast_products, matmul, products
 
 CPU = torch.device("cpu")
 
@@ -32,6 +32,14 @@ def test_matmul_in_each_form() -> None:
     torch.testing.assert_close(matmul(a, b, add_to=start.clone()), start + a @ b)
 
 
+def test_gradients_of_a_product_have_rounded_factors_too() -> None:
+    a, b = torch.randn(5, 7, requires_grad=True), torch.randn(7, 3, requires_grad=True)
+    grad = torch.randn(5, 3)
+    of_a, of_b = torch.autograd.grad(differentiable_matmul(a, b, True), (a, b), grad)
+    assert torch.equal(of_a, rounded(grad) @ rounded(b).t())
+    assert torch.equal(of_b, rounded(a).t() @ rounded(grad))
+
+
 def test_linear_maps_inside_have_rounded_factors() -> None:
     layer, x = nn.Linear(6, 4), torch.randn(3, 6)
     with products(True, CPU):
@@ -45,7 +53,9 @@ def test_linear_maps_inside_have_rounded_factors() -> None:
 def test_the_setting_of_a_cpu_that_has_them_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "native_bf16", lambda device_type: True)
     before = torch.get_float32_matmul_precision()
-    with products(True, CPU):
+    with fast_products(False, CPU):
+        assert torch.get_float32_matmul_precision() == before
+    with fast_products(True, CPU):
         assert torch.get_float32_matmul_precision() == "medium"
     assert torch.get_float32_matmul_precision() == before
     with pytest.raises(RuntimeError, match=r"shapes cannot"):
@@ -54,5 +64,5 @@ def test_the_setting_of_a_cpu_that_has_them_comes_back(monkeypatch: pytest.Monke
 
 
 def _multiply_wrongly() -> None:
-    with products(True, CPU):
+    with fast_products(True, CPU):
         torch.mm(torch.ones(2, 3), torch.ones(2, 3))
