@@ -180,7 +180,7 @@ def _print(out: dict[str, Any]) -> None:
     print("loss over items alone: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in out["loss_ms"].items()))
     evaluation = out["evaluation"]
     print(
-        f"evaluation: {evaluation['examples_per_second']:,.0f} examples/s, scores at "
+        f"evaluation: {evaluation['examples_per_second']:,.0f} examples/s, maps and scores at "
         f"{100 * evaluation['share_of_matrix_rate']:.0f}% of the matrix rate"
     )
     if "dense_ms" in out:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dissect.experiment import record
-from dissect.experiment.record import RunFolder, writing
+from dissect.experiment.record import RunFolder, replacing
 from dissect.sparsity import Instrument, settled
 from dissect.training.train import Callback, Loop, Stop
 
@@ -190,9 +190,10 @@ class Selection(Callback):
         return not self.sparse and self.bad >= self.patience
 
     def restore(self, model: torch.nn.Module) -> None:
-        """Put the selected weights into `model`."""
+        """Move the selected weights into `model`; training is over."""
         if self.weights:
             model.load_state_dict(self.weights)
+            self.weights = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
@@ -288,8 +289,8 @@ class Checkpoint(Callback):
         }
         if not all(bool(torch.isfinite(p).all()) for p in loop.model.parameters()):
             raise loop.not_finite(float("nan"))
-        with writing(self.folder / record.STATE) as file:
-            torch.save(state, file)
+        with replacing(self.folder / record.STATE) as temporary:
+            torch.save(state, temporary)
         loop.saving_seconds += time.monotonic() - begun
 
     def _asked(self, loop: Loop) -> bool:

@@ -93,6 +93,7 @@ class Outcome:
         run, spec, folder, examples = self.run, self.run.spec, self.run.folder, self.splits.test_examples
         if self.selection is not None:
             self.selection.restore(self.model)
+        self.loop.optimizer.state.clear()  # training is over; with a million items this is a gigabyte
         optimistic = spec.protocol == "paper-code"
         chosen = self.chosen()
         ranks = self.rank("test")

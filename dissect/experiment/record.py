@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from dissect.errors import DissectError
 
@@ -28,14 +28,13 @@ LARGE = ("*.safetensors", "state")
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write such that a reader, or a crash, sees the old content or the new and nothing between."""
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to such that a reader, or a crash, sees the old content or the new and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
@@ -43,9 +42,9 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a whole file or nothing; see `writing`."""
-    with writing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+    """Write a whole file or nothing; see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 class RunFolder:

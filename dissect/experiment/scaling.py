@@ -40,8 +40,8 @@ def sessions_of(length: int, count: int, items: int, device: torch.device) -> Pa
     return PackedExamples(clicks, start, start + length, device)
 
 
-def measure(spec: Spec, items: int, length: int, device: torch.device, rates: tuple[float, float]) -> dict[str, Any]:
-    """One point: median milliseconds of a step, its spread, and the limit that the machine's rates imply."""
+def measure(spec: Spec, items: int, length: int, device: torch.device) -> dict[str, Any]:
+    """One point: median milliseconds of a step, its quartiles, and the step's useful work."""
     per_round = 20 if device.type == "cuda" else 1
     steps = (ROUNDS + WARM_UP) * per_round
     examples = sessions_of(length, steps * spec.batch_size, items, device)
@@ -57,7 +57,7 @@ def measure(spec: Spec, items: int, length: int, device: torch.device, rates: tu
     return {
         "items": items, "batch": spec.batch_size, "dim": spec.dim, "length": length,
         "step_ms": round(float(np.median(ms)), 3), "low_ms": round(float(low), 3), "high_ms": round(float(high), 3),
-        "limit_ms": round(1e3 * (flops / rates[0] + moved / rates[1]), 3),
+        "flop": flops, "bytes": moved,
     }  # fmt: skip
 
 
@@ -78,11 +78,11 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
     device = pick_device(options.get("device") or "auto")
     keep_large_allocations()
     bf16 = options.get("precision") == "bf16"
-    rates = matrix_rate(device, bf16), memory_rate(device)
+    before = matrix_rate(device, bf16), memory_rate(device)
     found: dict[str, Any] = {
         "model": model, "device": device_name(device), "threads": torch.get_num_threads(),
         "precision": options.get("precision") or "fp32", "base": BASE,
-        "matrix_gflops": round(rates[0] / 1e9, 1), "memory_gbps": round(rates[1] / 1e9, 1), "axes": {},
+        "axes": {},
     }  # fmt: skip
     keep = {k: v for k, v in options.items() if k in ("encoder", "readout", "scorer", "precision", "device", "sigma")}
     for axis in names:
@@ -91,13 +91,20 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
             sizes = {**BASE, axis: value}
             spec = Spec.create(model, sparsify="none", dim=sizes["dim"], batch_size=sizes["batch"], **keep)
             try:
-                point = measure(spec, sizes["items"], sizes["length"], device, rates)
+                point = measure(spec, sizes["items"], sizes["length"], device)
             except RuntimeError as error:  # out of memory
                 print(f"{axis} {value:,}: left out ({str(error).splitlines()[0]})")
                 continue
             found["axes"][axis].append(point)
-            share = 100 * point["limit_ms"] / point["step_ms"]
-            print(f"{axis:<7} {value:>10,}  {point['step_ms']:9.2f} ms a step, {share:3.0f}% of the limit", flush=True)
+            print(f"{axis:<7} {value:>10,}  {point['step_ms']:9.2f} ms a step", flush=True)
+    # Before and after, for the best: another program on the machine can only slow them.
+    gemm, copy = max(before[0], matrix_rate(device, bf16)), max(before[1], memory_rate(device))
+    found |= {"matrix_gflops": round(gemm / 1e9, 1), "memory_gbps": round(copy / 1e9, 1)}
+    for axis, points in found["axes"].items():
+        for point in points:
+            point["limit_ms"] = round(1e3 * (point["flop"] / gemm + point["bytes"] / copy), 3)
+        shares = ", ".join(f"{p[axis]:,} {100 * p['limit_ms'] / p['step_ms']:.0f}%" for p in points)
+        print(f"share of the limit reached by {axis}: {shares}")
     try:
         write_atomically(out / "scaling.json", json.dumps(found, indent=1) + "\n")
     except OSError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from dissect.batch import Batch
 from dissect.errors import DissectError
@@ -16,7 +16,7 @@ from dissect.experiment.machine import pick_device
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import make_splits
-from dissect.experiment.weights import load_weights
+from dissect.experiment.weights import load_weights, write_weights
 from dissect.models import SessionModel, build
 from dissect.sparsity import wrap
 from dissect.sparsity.density import get_rule
@@ -158,7 +158,7 @@ def prune_run(
     rows = instrument.density(rule, threshold)
     dense = instrument.export(rule, threshold).to(device)
     target = out or folder / pruned_name(spec, rule, threshold)
-    record.write_atomically(target, save({k: v.contiguous().cpu() for k, v in dense.state_dict().items()}))
+    write_weights(dense, target)
     test = metrics(rank_examples(dense, splits.test, ties=spec.ties, seen=splits.seen))
     kept, total = instrument.prune_counts(rule, threshold)
     summary = {

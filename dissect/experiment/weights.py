@@ -12,10 +12,10 @@ from dissect.experiment import record
 
 def write_weights(model: torch.nn.Module, path: Path) -> None:
     """Write a model's parameters as safetensors, whole or not at all."""
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
-    with record.writing(path) as file:
-        file.write(save({k: v.contiguous().cpu() for k, v in model.state_dict().items()}))
+    with record.replacing(path) as temporary:
+        save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, temporary)
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

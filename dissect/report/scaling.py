@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from dissect.errors import DissectError
 from dissect.report import style
@@ -49,6 +49,7 @@ def scaling_figure(found: dict[str, Any]) -> Figure:
             panel.set_yscale("log")
             panel.set_xticks(x, [_short(v) for v in x])
             panel.xaxis.set_minor_formatter(NullFormatter())
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())
             panel.set_xlabel(_LABELS[axis])

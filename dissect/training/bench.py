@@ -60,16 +60,11 @@ def _best(what: Callable[[], Any], device: torch.device, rounds: int) -> float:
     return best
 
 
-def step_work(model: nn.Module, examples: PackedExamples, index: Tensor) -> tuple[float, float]:
-    """Useful work of one training step on the examples `index`.
+def forward_work(model: nn.Module, examples: PackedExamples, index: Tensor) -> float:
+    """Useful floating-point work of a forward pass over the examples `index`.
 
-    Returns
-    -------
-    flops : float
-        2 x rows x inputs x outputs for every linear map that is called, and for the scores; three times, for the
-        forward pass and the two products of the backward pass. Padding, copies and noise count as no use.
-    bytes : float
-        Adam's seven passes over the parameters, 4 bytes each (read p, g, m, v; write p, m, v).
+    2 x rows x inputs x outputs for every linear map that is called, and for the scores. Padding, copies and noise
+    count as no use.
     """
     flops = 0.0
 
@@ -87,9 +82,21 @@ def step_work(model: nn.Module, examples: PackedExamples, index: Tensor) -> tupl
     finally:
         for hook in hooks:
             hook.remove()
-    flops += 2.0 * out.query.shape[0] * out.query.shape[1] * out.table.shape[0]
+    return flops + 2.0 * out.query.shape[0] * out.query.shape[1] * out.table.shape[0]
+
+
+def step_work(model: nn.Module, examples: PackedExamples, index: Tensor) -> tuple[float, float]:
+    """Useful work of one training step on the examples `index`.
+
+    Returns
+    -------
+    flops : float
+        Three times that of the forward pass: the backward pass has two products for each of its products.
+    bytes : float
+        Adam's seven passes over the parameters, 4 bytes each (read p, g, m, v; write p, m, v).
+    """
     parameters = sum(p.numel() for p in model.parameters())
-    return 3 * flops, 28.0 * parameters
+    return 3 * forward_work(model, examples, index), 28.0 * parameters
 
 
 def loop_step(loop: Loop) -> Step:
@@ -198,14 +205,13 @@ def evaluation_rate(model: nn.Module, examples: PackedExamples, count: int = 204
     Returns
     -------
     examples_per_second, flops_per_second : float
-        The second counts 2 x d x items for each example: the scores alone.
+        The second counts `forward_work`: the model's maps and the scores.
     """
-    count = min(count, len(examples))
+    count, device = min(count, len(examples)), examples.clicks.device
     model.eval()
-    with torch.no_grad():
-        table = model(examples.batch(torch.zeros(1, dtype=torch.int64, device=examples.clicks.device))).table
-    seconds = _best(lambda: rank_examples(model, examples, part=(0, count)), examples.clicks.device, 3)
-    return count / seconds, 2.0 * table.numel() * count / seconds
+    flops = forward_work(model, examples, torch.arange(count, device=device))
+    seconds = _best(lambda: rank_examples(model, examples, part=(0, count)), device, 3)
+    return count / seconds, flops / seconds
 
 
 def alternate(

@@ -29,6 +29,9 @@ BLOCK, ACCELERATOR_BLOCK = 1 << 24, 1 << 28
 #: Items scored or compared at a time on a CPU, so that the scores stay in its cache.
 TILE = 2048
 
+#: A product of norms below which no score can be infinite; a norm that is NaN is not below it.
+LARGEST = 1e37
+
 Ranks = NDArray[np.float32]
 
 
@@ -64,19 +67,28 @@ def ranks_of_scores(scores: Tensor, targets: Tensor, ties: str = "half") -> Tens
     DissectError
         If a score is not finite: it would rank anywhere, first included.
     """
+    if not bool(torch.isfinite(scores.sum())):
+        _refuse(scores)
+    return _count(scores, targets, ties)
+
+
+def _refuse(scores: Tensor) -> None:
+    bad = int((~torch.isfinite(scores)).sum())
+    if bad:  # a sum may be infinite where no score is
+        raise DissectError(f"evaluation: {bad} of {scores.numel()} scores are not finite", 1)
+
+
+def _count(scores: Tensor, targets: Tensor, ties: str) -> Tensor:
+    """Ranks among finite scores."""
     batch, items = scores.shape
     own = scores.gather(1, targets[:, None])
-    above, same, sums = scores.new_zeros(3, batch)
+    above, same = scores.new_zeros(2, batch)
     step = TILE if scores.device.type == "cpu" else items
     for j in range(0, items, step):
         part = scores[:, j : j + step]
         hits = torch.empty_like(part)  # as numbers: a sum of booleans takes ten times as long
         above += torch.gt(part, own, out=hits).sum(1)
         same += torch.eq(part, own, out=hits).sum(1)
-        sums += part.sum(1)
-    if not bool(torch.isfinite(sums).all()) and not bool(torch.isfinite(scores).all()):
-        bad = int((~torch.isfinite(scores)).sum())
-        raise DissectError(f"evaluation: {bad} of {scores.numel()} scores are not finite", 1)
     return (1 + above + TIES[ties] * (same - 1)).float()  # the target ties with itself
 
 
@@ -123,6 +135,8 @@ def rank_examples(
         table = model(examples.batch(torch.zeros(1, dtype=torch.int64, device=device))).table
         table = F.normalize(table, dim=1) if model.scorer.cosine else table  # type: ignore[union-attr]
         items = table.shape[0]
+        # |q . e| <= |q| |e|: a look at the norms spares one at every score.
+        longest = table.norm(dim=1).max()
         limit = BLOCK if device.type == "cpu" else ACCELERATOR_BLOCK
         size = max(64, min(1024, limit // items))  # below 64 the product is slow
         buffer = torch.empty(items, size, device=device)  # a tall block is multiplied faster than a flat one
@@ -134,7 +148,9 @@ def rank_examples(
             block = buffer[:, : len(batch)]
             for j in range(0, items, step):
                 torch.mm(table[j : j + step], query, out=block[j : j + step])
-            ranks = ranks_of_scores(block.t(), batch.targets, ties)
+            if not bool(query.norm(dim=0).max() * longest < LARGEST):
+                _refuse(block)
+            ranks = _count(block.t(), batch.targets, ties)
             if seen is not None:
                 ranks.masked_fill_(~seen[batch.targets], torch.inf)
             out.append(ranks.cpu())

@@ -209,6 +209,7 @@ class Loop:
                 begun = time.perf_counter()
                 self.check_finite()  # waits for what an accelerator has still to do
                 self.train_seconds += time.perf_counter() - begun
+                self.optimizer.zero_grad(set_to_none=True)  # a table's worth of memory, for the evaluation that follows
                 for callback in self.callbacks:
                     callback.on_epoch(self)
         except Stop:

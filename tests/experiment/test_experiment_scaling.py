@@ -31,7 +31,7 @@ def test_a_sweep_writes_points_and_a_figure(
     assert [p["items"] for p in found["axes"]["items"]] == [50, 100]
     assert all(p["low_ms"] <= p["step_ms"] <= p["high_ms"] and p["limit_ms"] > 0 for p in found["axes"]["length"])
     assert {p.name for p in tmp_path.iterdir()} == {"scaling.json", "scaling.svg", "scaling.png"}
-    assert "of the limit" in capsys.readouterr().out
+    assert "share of the limit reached by items" in capsys.readouterr().out
 
 
 def test_bad_input_gets_one_line(tmp_path: Path) -> None:
