@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dissect.errors import DissectError
+from style import HERE, RECORDS, run
+
 from dissect.report.plot import save_figure, write_density_figure
 
-HERE = Path(__file__).resolve().parent
-RECORDS = HERE.parent / "analyses" / "records"
 NAMES = ("diginetica-srgnn-sparsevd-gnn", "diginetica-srgnn-sparsevd-readout")
 
 
@@ -34,7 +33,7 @@ def not_run(missing: list[str]) -> list[Path]:
     return save_figure(figure, HERE, "density_gnn_readout")
 
 
-def main() -> None:
+def main() -> list[Path]:
     """Draw each run by itself, with its tensors, and the two overlaid."""
     missing = [name for name in NAMES if not (RECORDS / name / "result.json").exists()]
     if missing:
@@ -42,14 +41,10 @@ def main() -> None:
     else:
         runs = [RECORDS / name for name in NAMES]
         paths = write_density_figure(runs, HERE, "density_gnn_readout")
-        for run, part in zip(runs, ("gnn", "readout"), strict=True):
-            paths += write_density_figure([run], HERE, f"density_{part}")
-    for path in paths:
-        print(path)
+        for record, part in zip(runs, ("gnn", "readout"), strict=True):
+            paths += write_density_figure([record], HERE, f"density_{part}")
+    return paths
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DissectError as error:
-        raise SystemExit(str(error)) from None
+    run(main)

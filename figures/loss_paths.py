@@ -19,14 +19,12 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from style import HERE, RECORDS, run
 
-from dissect.errors import DissectError
 from dissect.report import style
 from dissect.report.plot import save_figure
 from dissect.report.runs import Run, read_run
 
-HERE = Path(__file__).resolve().parent
-RECORDS = HERE.parent / "analyses" / "records"
 NAMES = {
     "tiled, seed 0": "tiled-0", "tiled, seed 1": "tiled-1", "tiled, seed 2": "tiled-2",
     "plain, seed 0": "plain-0", "bf16, seed 0": "bf16-0",
@@ -69,23 +67,19 @@ def draw(runs: dict[str, Run]) -> Figure:
     return figure
 
 
-def main() -> None:
+def main() -> list[Path]:
     """Draw the curves and print the test metrics beside the largest difference of the curves."""
     runs = {label: read_run(RECORDS / f"diginetica-srgnn-paths-{name}") for label, name in NAMES.items()}
     base = [row["nll"] for row in runs["tiled, seed 0"].steps]
-    for label, run in runs.items():
-        assert run.result is not None
-        test = run.result["test"]
-        most = max(abs(row["nll"] - nll) for row, nll in zip(run.steps, base, strict=True))
+    for label, each in runs.items():
+        assert each.result is not None
+        test = each.result["test"]
+        most = max(abs(row["nll"] - nll) for row, nll in zip(each.steps, base, strict=True))
         print(
             f"{label:<14} test HR@20 {test['hr@20']:.2f} MRR@20 {test['mrr@20']:.2f}; NLL differs by {most:.4f} at most"
         )
-    for path in save_figure(draw(runs), HERE, "loss_paths"):
-        print(path)
+    return save_figure(draw(runs), HERE, "loss_paths")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DissectError as error:
-        raise SystemExit(str(error)) from None
+    run(main)

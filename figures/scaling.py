@@ -13,20 +13,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dissect.errors import DissectError
+from style import HERE, RECORDS, run
+
 from dissect.report.scaling import write_scaling_figure
 
-HERE = Path(__file__).resolve().parent
 
-
-def main() -> None:
+def main() -> list[Path]:
     """Draw the committed sweep."""
-    for path in write_scaling_figure(HERE.parent / "analyses" / "records" / "bench-scaling" / "scaling.json", HERE):
-        print(path)
+    return write_scaling_figure(RECORDS / "bench-scaling" / "scaling.json", HERE)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DissectError as error:
-        raise SystemExit(str(error)) from None
+    run(main)

@@ -31,7 +31,8 @@ from dissect.training.bench import (
     step_work,
 )
 from dissect.training.memory import keep_large_allocations
-from dissect.training.train import Loop, Plan
+from dissect.training.plan import Plan
+from dissect.training.train import Loop
 
 #: Rounds before those timed.
 WARM_UP = 3

@@ -11,7 +11,7 @@ from dissect.experiment.spec import Spec
 from dissect.experiment.splits import Splits
 from dissect.models import SessionModel, build
 from dissect.sparsity import Instrument, resolve_parts, wrap
-from dissect.training.train import Plan
+from dissect.training.plan import Plan
 
 
 def check_parts(spec: Spec) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dissect.errors import DissectError
 from dissect.experiment import record
-from dissect.experiment.callbacks import Interrupted
+from dissect.experiment.checkpoint import Interrupted
 from dissect.experiment.record import RunFolder
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec

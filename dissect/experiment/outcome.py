@@ -18,8 +18,9 @@ from dissect.models import SessionModel
 from dissect.sparsity import Instrument
 from dissect.training.baselines import baseline_ranks
 from dissect.training.evaluate import Ranks, by_length, metrics, rank_examples
+from dissect.training.plan import Plan
 from dissect.training.progress import counting
-from dissect.training.train import Loop, Plan
+from dissect.training.train import Loop
 
 if TYPE_CHECKING:
     from dissect.experiment.run import Run

@@ -12,7 +12,8 @@ import torch
 from dissect.data import load
 from dissect.errors import DissectError
 from dissect.experiment import record
-from dissect.experiment.callbacks import Checkpoint, Recorder, Selection
+from dissect.experiment.callbacks import Recorder, Selection
+from dissect.experiment.checkpoint import Checkpoint
 from dissect.experiment.instrument import check_parts, instrument_of
 from dissect.experiment.machine import deterministic, environment, pick_device
 from dissect.experiment.outcome import Outcome
@@ -25,8 +26,9 @@ from dissect.training.distributed import World
 from dissect.training.evaluate import metrics
 from dissect.training.loss import LOSSES
 from dissect.training.memory import keep_large_allocations
+from dissect.training.plan import Plan
 from dissect.training.progress import Progress
-from dissect.training.train import Loop, Plan
+from dissect.training.train import Loop
 
 
 class Run:

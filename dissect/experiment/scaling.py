@@ -18,7 +18,8 @@ from dissect.models import build
 from dissect.models.recipes import choose
 from dissect.training.bench import alternate, loop_step, matrix_rate, memory_rate, step_work
 from dissect.training.memory import keep_large_allocations
-from dissect.training.train import Loop, Plan
+from dissect.training.plan import Plan
+from dissect.training.train import Loop
 
 #: Quantity -> the values it takes while the others stay at `BASE`.
 AXES: dict[str, tuple[int, ...]] = {

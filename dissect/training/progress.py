@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dissect.training.train import Callback, Loop
+from dissect.training.plan import Callback
+from dissect.training.train import Loop
 
 #: Seconds between lines where stderr is no terminal.
 LINE_SECONDS = 15.0

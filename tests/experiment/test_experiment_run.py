@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from dissect.errors import DissectError
-from dissect.experiment import callbacks, record
-from dissect.experiment.callbacks import Interrupted
+from dissect.experiment import checkpoint, record
+from dissect.experiment.checkpoint import Interrupted
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
 from dissect.experiment.use import load_model, prune_run, recommend_items
@@ -197,13 +197,13 @@ def test_resume_gives_the_uninterrupted_metrics(
 
     # A state every five steps, then death between two of them, as `kill -9` would have it: what was logged since the
     # last state is to be cut and logged again.
-    step = callbacks.Checkpoint.on_step
+    step = checkpoint.Checkpoint.on_step
 
-    def every_five(self: callbacks.Checkpoint, loop: Loop) -> None:
+    def every_five(self: checkpoint.Checkpoint, loop: Loop) -> None:
         self.seconds = -1.0 if loop.step % 5 == 0 else 1e9
         step(self, loop)
 
-    monkeypatch.setattr(callbacks.Checkpoint, "on_step", every_five)
+    monkeypatch.setattr(checkpoint.Checkpoint, "on_step", every_five)
     monkeypatch.setattr(Loop, "train_step", dying)
     broken = Run(spec, out=tmp_path / "broken", quiet=True)
     with pytest.raises(_Dies):
@@ -290,19 +290,19 @@ def test_resume_in_the_refit_phase(toy_data: Path, tmp_path: Path, monkeypatch: 
     spec = spec_of(toy_data, epochs=2, sparsify="none", refit=True)
     expected = Run(spec, out=tmp_path / "whole", quiet=True).execute()
     broken = Run(spec, out=tmp_path / "broken", quiet=True)
-    save, saves = callbacks.Checkpoint.save, 0
+    save, saves = checkpoint.Checkpoint.save, 0
 
-    def dying(self: callbacks.Checkpoint, loop: Loop) -> None:
+    def dying(self: checkpoint.Checkpoint, loop: Loop) -> None:
         nonlocal saves
         save(self, loop)
         saves += self.phase == "refit"
         if saves:
             raise _Dies
 
-    monkeypatch.setattr(callbacks.Checkpoint, "save", dying)
+    monkeypatch.setattr(checkpoint.Checkpoint, "save", dying)
     with pytest.raises(_Dies):
         broken.execute()
-    monkeypatch.setattr(callbacks.Checkpoint, "save", save)
+    monkeypatch.setattr(checkpoint.Checkpoint, "save", save)
     found = Run.resume(broken.folder.path, quiet=True).execute()
     assert {k: found[k] for k in ("test", "epoch", "steps")} == {k: expected[k] for k in ("test", "epoch", "steps")}
 

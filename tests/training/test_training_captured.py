@@ -10,7 +10,8 @@ from dissect.errors import DissectError
 from dissect.models import build
 from dissect.sparsity import wrap
 from dissect.training.captured import CapturedSteps, padded_size
-from dissect.training.train import Loop, Plan
+from dissect.training.plan import Plan
+from dissect.training.train import Loop
 
 ITEMS = 40
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
