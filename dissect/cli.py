@@ -78,6 +78,18 @@ def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
     return apply
 
 
+#: Options of the instrument, which a dense run has not.
+_INSTRUMENT = ("prior", "noise", "rule", "threshold", "kl_scale", "warmup", "lr_sigma")
+#: Options that a sweep over sizes passes on.
+_SWEPT = ("encoder", "readout", "scorer", "precision", "device", "sigma")
+
+
+def _given(context: click.Context) -> list[str]:
+    """Parameters that stand on the command line."""
+    source = click.core.ParameterSource.COMMANDLINE
+    return [name for name in context.params if context.get_parameter_source(name) == source]
+
+
 def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return _options(
     click.option("--dataset", default="demo", show_default=True, help="Name of a data set; see 'dissect data list'."),
@@ -121,7 +133,7 @@ def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], 
 )
 @click.option("--lr-sigma", type=float, default=1e-2, show_default=True, help="Learning rate of log sigma^2, constant.")
 @click.option("--epochs", type=int, default=10, show_default=True)
-@click.option("--steps", type=int, help="Optimiser steps in all; outranks --epochs.")
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps in all; outranks --epochs.")
 @click.option("--lr", type=float, help="[default: the recipe's]")
 @click.option("--lr-step", type=int, help="Epochs between decays of the rate [default: the recipe's].")
 @click.option("--weight-decay", type=float, help="L2 of unwrapped weights [default: the recipe's].")
@@ -167,17 +179,18 @@ def run(
     **options: Any,
 ) -> None:  # fmt: skip
     """Train MODEL with every part wrapped, track densities, prune, evaluate before and after."""
-    given = [
-        p for p in context.params
-        if context.get_parameter_source(p) == click.core.ParameterSource.COMMANDLINE
-    ]  # fmt: skip
+    given = _given(context)
+    idle = sorted(set(given) & set(_INSTRUMENT)) if options["sparsify"] == "none" else []
+    if idle:
+        names = ", ".join("--" + name.replace("_", "-") for name in idle)
+        raise DissectError(f"--sparsify none wraps nothing; leave out {names}")
     if resume is not None:
         extra = set(given) - {"resume", "data_dir", "as_json", "quiet"}
         if extra:
             names = ", ".join(sorted("--" + e.replace("_", "-") if e != "model" else "MODEL" for e in extra))
             raise DissectError(f"--resume continues a run with its own spec; leave out {names}")
     elif model is None:
-        raise DissectError("dissect run needs a MODEL (see 'dissect models') or --resume RUN")
+        raise DissectError("run needs a MODEL (see 'dissect models') or --resume RUN")
     from dissect.experiment.main import resume_run, start_run
 
     if resume is not None:
@@ -309,9 +322,16 @@ def recommend(run: Path, items: tuple[int, ...], top: int, pruned: bool) -> None
     help="Directory for what --sweep writes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="End with the figures as JSON on one line.")
-def bench(model: str, data_dir: Path | None, sweep: str | None, out: Path, **options: Any) -> None:  # fmt: skip
+@click.pass_context
+def bench(
+    context: click.Context, model: str, data_dir: Path | None, sweep: str | None, out: Path, **options: Any
+) -> None:
     """Time a training step of MODEL by stage and hold it against this machine's limit."""
     if sweep is not None:
+        extra = set(_given(context)) - {"model", "sweep", "out", "as_json", *_SWEPT}
+        if extra:
+            names = ", ".join(sorted("--" + e.replace("_", "-") for e in extra))
+            raise DissectError(f"--sweep sets sizes and data itself; leave out {names}")
         from dissect.experiment.scaling import sweep_model
 
         sweep_model(model, sweep, out=out, **options)

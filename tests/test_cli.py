@@ -58,7 +58,7 @@ TOY = ("--dataset", "toy", "--dim", 4, "--epochs", 1, "--device", "cpu", "--quie
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["run", "srgn"], ["unknown model 'srgn'", "srgnn", "meanpool", "Did you mean 'srgnn'?"]),
+        (["run", "srgn"], ["unknown model 'srgn'", "srgnn", "meanpool", "did you mean 'srgnn'?"]),
         (["run", "srgnn", "--dataset", "diginetika"], ["diginetika", "demo", "diginetica"]),
         (["run", "srgnn", "--sparsify", "gnnn"], ["gnnn", "propagation", "readout"]),
         (["run", "srgnn", "--encoder", "gcn"], ["unknown encoder 'gcn'", "gated-graph", "identity"]),
@@ -83,6 +83,10 @@ TOY = ("--dataset", "toy", "--dim", 4, "--epochs", 1, "--device", "cpu", "--quie
         (["run", "srgnn", "--protocol", "paper-code", "--refit"], ["--refit", "--protocol paper-code", "leave one"]),
         (["run", "srgnn", "--epoch"], ["--epoch", "--epochs"]),
         (["run", "srgnn", "--dim", "ten"], ["--dim", "ten"]),
+        (["run", "srgnn", "--sparsify", "none", "--noise", "weight"], ["--sparsify none wraps nothing", "--noise"]),
+        (["run", "srgnn", "--steps", "0"], ["--steps", "0", "1"]),
+        (["bench", "srgnn", "--sweep", "dim", "--dim", "8"], ["--sweep sets sizes", "--dim"]),
+        (["bench", "srgnn", "--sweep", "width"], ["unknown --sweep axis 'width'", "items, batch, dim, length"]),
         (["run"], ["needs a MODEL", "--resume"]),
         (["run", "meanpool"], ["have no weights", "--sparsify none"]),
         (["run", "--resume", "nowhere"], ["no run folder at nowhere"]),
@@ -160,6 +164,30 @@ def test_a_bad_line_of_text_is_named(run, tmp_path: Path, text: str, expected: s
     line = run("run", "srgnn", "--dataset", "bad", "--data-dir", tmp_path).line
     assert "train.txt" in line
     assert expected in line
+
+
+def test_an_id_far_beyond_the_others_is_a_slip(run, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "train.txt").write_text("1,2\n2,1,2000000000\n")
+    (tmp_path / "bad" / "test.txt").write_text("1,2\n")
+    line = run("run", "srgnn", "--dataset", "bad", "--data-dir", tmp_path).line
+    assert "the largest item id is 2000000000, yet only 3 ids occur" in line
+    assert "num_items.txt" in line
+
+
+def test_damaged_files_of_a_run_get_one_line(run, toy_data: Path) -> None:
+    assert run("run", "srgnn", *TOY, "--data-dir", toy_data, "--loss", "plain").status == 0
+    folder = next(Path("runs").iterdir())
+    again = run("run", "srgnn", *TOY, "--data-dir", toy_data)
+    assert "finished with --loss plain; --force runs it again" in again.err
+    done = run("prune", folder, "--rule", "magnitude", "--out", Path("runs") / folder.name / "spec.json" / "x")
+    assert "can't write" in done.line
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert "model.safetensors is damaged" in run("recommend", folder, 1).line
+    assert "model.safetensors is damaged" in run("prune", folder).line
+    (folder / "result.json").write_text("{")
+    assert "result.json is damaged" in run("recommend", folder, 1).line
 
 
 def test_an_output_that_cannot_be_written(run, toy_data: Path, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ SINGLE = "sessions.txt"
 ITEMS = "num_items.txt"
 EXPECTED = "all_train_seq.txt + test.txt, or train.txt + test.txt, or sessions.txt"
 
+#: Without a declared number of items, ids may be this many times as many as those that occur.
+SPARSE_IDS = 1000
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -108,6 +111,13 @@ def _read_text(layout: Layout) -> tuple[Sessions, Examples, int]:
     # Without a declared number every id seen counts, so that an unseen test item is a miss, not an error.
     largest = max(int(part.clicks.max()) for part in (train, test) if part is not None)
     items = _count(layout.count) or largest + 1
+    if layout.count is None:
+        distinct = len(np.unique(np.concatenate([part.clicks for part in (train, test) if part is not None])))
+        if items > SPARSE_IDS * distinct + 1000:  # a table with a row for each would not fit into memory
+            raise DissectError(
+                f"{layout.train}: the largest item id is {largest}, yet only {distinct} ids occur; number the items "
+                f"from 0, or write their number into {layout.train.parent / 'num_items.txt'}"
+            )
     _check(layout.train, train.clicks, train.offsets, 0, items)
     if test is None or layout.test is None:
         train, test = split_validation(train)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,13 @@ def bench_model(
     bf16, net = spec.precision == "bf16", staged.loop.model
     flops, moved = step_work(net, splits.train, staged.order[: spec.batch_size])
     # Before and after, for the best: another program on the machine can only slow them.
+    _say("measuring this machine's matrix and memory rates")
     rates = [(matrix_rate(device, bf16), memory_rate(device))]
+    _say(f"timing {rounds} rounds of {', '.join(steps)}")
     times = alternate(steps, rounds, WARM_UP, device, per_round)
     for i in range(WARM_UP + min(rounds, 20)):
         staged(i)
+    _say("timing the loss over items alone, then evaluation")
     losses = loss_ms(device, spec.batch_size, spec.dim, data.items, cosine=spec.scorer == "cosine", bf16=bf16)
     evaluated, eval_flops = evaluation_rate(net, splits.test)
     rates.append((matrix_rate(device, bf16), memory_rate(device)))
@@ -162,6 +166,10 @@ def bench_model(
     if as_json:
         print(json.dumps(out))
     return out
+
+
+def _say(what: str) -> None:
+    print(f"{what} ...", file=sys.stderr, flush=True)
 
 
 def _print(out: dict[str, Any]) -> None:

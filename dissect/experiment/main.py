@@ -12,7 +12,7 @@ from dissect.experiment import record
 from dissect.experiment.checkpoint import Interrupted
 from dissect.experiment.record import RunFolder
 from dissect.experiment.run import Run
-from dissect.experiment.spec import Spec
+from dissect.experiment.spec import HOW, Spec
 
 
 def start_run(
@@ -36,7 +36,12 @@ def _clear(run: Run, force: bool) -> None:
     if force and (finished or begun):
         shutil.rmtree(path)
     elif finished:
-        print(f"{path} holds this run, finished; --force runs it again", file=sys.stderr)
+        stored = Spec.from_json((path / record.SPEC).read_text(), str(path / record.SPEC))
+        differ = [
+            f"--{name} {getattr(stored, name)}" for name in HOW if getattr(stored, name) != getattr(run.spec, name)
+        ]
+        how = f" with {', '.join(differ)}" if differ else ""
+        print(f"{path} holds this run, finished{how}; --force runs it again", file=sys.stderr)
     elif begun:
         raise DissectError(
             f"{path} holds this run, unfinished: dissect run --resume {path} goes on, --force starts over"

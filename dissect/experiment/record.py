@@ -86,8 +86,7 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """The finished run's result, or None."""
-        path = self / RESULT
-        return json.loads(path.read_text()) if path.exists() else None
+        return self.read_json(RESULT) if (self / RESULT).exists() else None
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the run.

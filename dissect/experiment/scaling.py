@@ -77,6 +77,7 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
     """
     names = list(AXES) if axes == "all" else [choose("--sweep axis", a.strip(), AXES) for a in axes.split(",")]
     device = pick_device(options.get("device") or "auto")
+    _write(out, {})
     keep_large_allocations()
     bf16 = options.get("precision") == "bf16"
     before = matrix_rate(device, bf16), memory_rate(device)
@@ -98,6 +99,7 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
                 continue
             found["axes"][axis].append(point)
             print(f"{axis:<7} {value:>10,}  {point['step_ms']:9.2f} ms a step", flush=True)
+        _write(out, found)
     # Before and after, for the best: another program on the machine can only slow them.
     gemm, copy = max(before[0], matrix_rate(device, bf16)), max(before[1], memory_rate(device))
     found |= {"matrix_gflops": round(gemm / 1e9, 1), "memory_gbps": round(copy / 1e9, 1)}
@@ -106,10 +108,7 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
             point["limit_ms"] = round(1e3 * (point["flop"] / gemm + point["bytes"] / copy), 3)
         shares = ", ".join(f"{p[axis]:,} {100 * p['limit_ms'] / p['step_ms']:.0f}%" for p in points)
         print(f"share of the limit reached by {axis}: {shares}")
-    try:
-        write_atomically(out / "scaling.json", json.dumps(found, indent=1) + "\n")
-    except OSError as error:
-        raise DissectError(f"can't write to {out}: {error.strerror}; choose another --out DIR") from None
+    _write(out, found)
     from dissect.report.scaling import write_scaling_figure
 
     for path in write_scaling_figure(out / "scaling.json", out):
@@ -117,3 +116,10 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
     if as_json:
         print(json.dumps(found))
     return found
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
+    try:
+        write_atomically(out / "scaling.json", json.dumps(found, indent=1) + "\n")
+    except OSError as error:
+        raise DissectError(f"can't write to {out}: {error.strerror}; choose another --out DIR") from None

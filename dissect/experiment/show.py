@@ -33,8 +33,10 @@ def show_models() -> None:
         parts.add_column(name)
     for name in RECIPES:
         for part, modules in build(name, items=2, dim=2).parts().items():
-            parts.add_row(name, part, ", ".join(modules) or "no parameters")
+            if modules:
+                parts.add_row(name, part, ", ".join(modules))
     console.print(parts)
+    console.print("models without a row have no weights to wrap: run them with --sparsify none")
     console.print("aliases: gnn = propagation, combination; readout = attention, transformation")
     for title, table_of in (("encoders", ENCODERS), ("readouts", READOUTS), ("scorers", SCORERS)):
         console.print(f"--{title[:-1]}: {', '.join(table_of)}")
@@ -49,7 +51,7 @@ def show_data(data_dir: Path | None) -> None:
     rows = available(data_dir)
     table = Table(title="data sets", title_justify="left")
     for name in ("name", "what", "where", "items", "sessions"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for row in rows:
         sizes = (f"{n:,}" if n is not None else "" for n in (row.items, row.sessions))
         table.add_row(row.name, row.description, str(row.where), *sizes)

@@ -21,7 +21,8 @@ SCHEMA = 1
 PROTOCOLS = ("honest", "paper-code")
 SETTINGS = ("published", "paper")
 #: Fields that say where or how verbosely, not what: they are no part of the id.
-_OUTSIDE_ID = ("data_dir", "device", "deterministic", "loss")
+HOW = ("device", "deterministic", "loss")
+_OUTSIDE_ID = ("data_dir", *HOW)
 
 
 @dataclass(frozen=True)

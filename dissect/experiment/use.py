@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from dissect.batch import Batch
 from dissect.errors import DissectError
@@ -154,7 +153,7 @@ def prune_run(
     instrument = wrap(
         model, model.parts(), spec.which, examples=len(splits.train), steps=1, noise=spec.noise, prior=spec.prior
     )
-    model.load_state_dict(load_file(weights))
+    load_weights(model, weights)
     rows = instrument.density(rule, threshold)
     dense = instrument.export(rule, threshold).to(device)
     target = out or folder / pruned_name(spec, rule, threshold)

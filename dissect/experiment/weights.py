@@ -12,10 +12,14 @@ from dissect.experiment import record
 
 def write_weights(model: torch.nn.Module, path: Path) -> None:
     """Write a model's parameters as safetensors, whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with record.replacing(path) as temporary:
-        save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, temporary)
+    try:
+        with record.replacing(path) as temporary:
+            save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, temporary)
+    except (OSError, SafetensorError) as error:
+        raise DissectError(f"can't write {path}: {' '.join(str(error).split())}") from None
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
@@ -24,14 +28,17 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     Raises
     ------
     DissectError
-        If it is not there or of another shape.
+        If it is not there, damaged or of another shape.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         weights = load_file(path)
     except OSError:
         raise DissectError(f"no weights at {path}") from None
+    except SafetensorError as error:
+        raise DissectError(f"{path} is damaged: {' '.join(str(error).split())}") from None
     own = model.state_dict()
     wrong = [k for k in own if k not in weights or weights[k].shape != own[k].shape]
     if wrong:

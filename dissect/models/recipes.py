@@ -67,8 +67,8 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     if name in choices:
         return name
     near = difflib.get_close_matches(name, choices, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise DissectError(f"unknown {kind} {name!r}; choose from: {', '.join(choices)}.{hint}")
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise DissectError(f"unknown {kind} {name!r}{hint}; choose from: {', '.join(choices)}")
 
 
 def recipe_of(

@@ -68,9 +68,18 @@ def _short(tensor: str) -> str:
     return tensor.removesuffix(".weight").split(".", 1)[-1]
 
 
+def _free(height: float, taken: list[float], gap: float = 0.03) -> float:
+    """The height nearest to `height` that is `gap` from all that are taken; it is then taken too."""
+    heights = (height + k * gap / 2 for k in sorted(range(-40, 41), key=abs))
+    free = (h for h in heights if all(abs(h - other) >= 0.99 * gap for other in taken))
+    taken.append(next(free, height))
+    return taken[-1]
+
+
 def _draw_run(axes: Axes, run: Run, index: int, overlay: bool, label: str, tensors: bool) -> list[Line2D]:
     """Draw one run's curves; returns the legend's entries."""
     handles: list[Line2D] = []
+    taken: list[float] = []  # heights of the labels at the curves' ends
     series = _series(run)
     parts = [part for part, tensor in series if tensor is None]
     for number, part in enumerate(parts):
@@ -97,8 +106,9 @@ def _draw_run(axes: Axes, run: Run, index: int, overlay: bool, label: str, tenso
         for tensor in inside if tensors and not overlay and len(inside) > 1 else ():
             values = series[part, tensor]
             end = values[-1]
+            height = _free(end["density"], taken)
             axes.annotate(
-                _short(tensor), (end["step"], end["density"]), xytext=(4, 0), textcoords="offset points",
+                _short(tensor), (end["step"], height), xytext=(4, 0), textcoords="offset points",
                 va="center", fontsize=7, color=colour,
             )  # fmt: skip
             thin = axes.plot(
@@ -165,6 +175,12 @@ def _overlay_title(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
+def _warm_up(run: Run) -> tuple[int, int] | None:
+    """First and last logged step between no KL and all of it."""
+    rising = [r["step"] for r in run.steps if 0 < r["kl_weight"] < run.spec["kl_scale"]]
+    return (rising[0], rising[-1]) if rising else None
+
+
 def _draw_schedule(axes: Axes, runs: Sequence[Run]) -> None:
     """KL weight on the left scale, the budget of log sigma^2 on the right one."""
     right = axes.twinx()
@@ -175,13 +191,13 @@ def _draw_schedule(axes: Axes, runs: Sequence[Run]) -> None:
         x = [r["step"] for r in run.steps]
         axes.plot(x, [r["kl_weight"] for r in run.steps], color=style.INK, linewidth=1.6, linestyle=dash)
         right.plot(x, [r["lr_budget"] for r in run.steps], color="#009E73", linewidth=1.6, linestyle=dash)
-        rising = [r["step"] for r in run.steps if 0 < r["kl_weight"] < run.spec["kl_scale"]]
-        if rising and index == 0:
-            axes.axvspan(rising[0], rising[-1], color="#EEEEEE", zorder=0)
-            axes.annotate(
-                "warm-up", (sum((rising[0], rising[-1])) / 2, 0.06), xycoords=("data", "axes fraction"),
-                ha="center", fontsize=8, color=style.MUTED,
-            )  # fmt: skip
+    spans = {_warm_up(run) for run in runs}
+    if len(spans) == 1 and (span := spans.pop()) is not None:  # runs that differ have no common warm-up to show
+        axes.axvspan(*span, color="#EEEEEE", zorder=0)
+        axes.annotate(
+            "warm-up", (sum(span) / 2, 0.06), xycoords=("data", "axes fraction"),
+            ha="center", fontsize=8, color=style.MUTED,
+        )  # fmt: skip
     axes.set_ylim(bottom=0)
     right.set_ylim(bottom=0)
     axes.set_ylabel("KL weight")

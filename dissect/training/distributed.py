@@ -144,6 +144,7 @@ class World:
     def leave(self) -> None:
         """Leave the world; nothing to do where there is none."""
         if self.size > 1 and dist.is_initialized():
+            self.gather(None)  # nobody goes while another still listens
             dist.destroy_process_group()
 
     def _ended(self, error: Exception) -> DissectError:

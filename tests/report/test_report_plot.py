@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dissect.errors import DissectError
+from dissect.report import plot
 from dissect.report.plot import density_figure, write_density_figure
 from dissect.report.runs import read_run
 
@@ -139,3 +140,11 @@ def test_errors_name_the_place(tmp_path: Path) -> None:
     (run / "density.jsonl").write_text("{\n{}\n")
     with pytest.raises(DissectError, match=r"density.jsonl, line 1 is damaged"):
         read_run(run)
+
+
+def test_labels_at_the_ends_keep_apart() -> None:
+    taken: list[float] = []
+    heights = [plot._free(h, taken) for h in (0.5, 0.5, 0.51, 0.9)]
+    assert heights[0] == 0.5
+    assert heights[3] == 0.9
+    assert all(abs(a - b) >= 0.0296 for i, a in enumerate(heights) for b in heights[:i])
