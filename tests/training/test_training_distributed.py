@@ -71,6 +71,9 @@ def test_two_processes_give_the_metrics_of_one(toy_data: Path, tmp_path: Path, s
     if sparsify == "gnn":  # counted twice, the KL would fall visibly faster
         assert kls[1][-1] == pytest.approx(kls[0][-1], rel=0.05)
     assert two["dataset"] == one["dataset"]
+    if sparsify == "none":  # what is finished is printed again, by one process, and nobody waits for the other
+        again, _ = result_of(start(2, *options, "--out", str(tmp_path / "two")))
+        assert again == two
 
 
 def children(pid: int) -> list[int]:
