@@ -153,7 +153,7 @@ def density_figure(runs: Sequence[Run], tensors: bool = True) -> Figure:
         upper.margins(x=0.09)  # room for the names at the curves' ends
         upper.set_ylabel("density (kept / total weights)")
         upper.tick_params(labelbottom=False)
-        upper.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8.5, handlelength=2.6)
+        upper.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.05, 1.02), fontsize=8.5, handlelength=2.6)
         upper.set_title(
             _title(runs[0]) if not overlay else _overlay_title(runs), fontsize=9, color=style.INK, linespacing=1.5
         )
