@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints-cpu.txt
 	$(PIP) $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
-run: $(VENV)/.installed ## set up, then dissect SR-GNN on a data set made on the spot (about two minutes)
+run: $(VENV)/.installed ## set up, then dissect SR-GNN on a data set made on the spot (two to three minutes)
 	$(BIN)/dissect run srgnn --dataset demo
 
 test: $(VENV)/.installed ## set up, then run the tests

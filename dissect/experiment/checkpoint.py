@@ -50,7 +50,6 @@ class Checkpoint(Callback):
         self._signal = 0
         self._loop: Loop | None = None
         self._handlers: dict[int, Any] = {}
-        self._done = False
 
     def on_start(self, loop: Loop) -> None:
         """Listen for signals, save the beginning; stop at once where a restored state had run out of patience."""

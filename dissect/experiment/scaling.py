@@ -29,6 +29,8 @@ AXES: dict[str, tuple[int, ...]] = {
     "length": (2, 4, 8, 16, 32, 64),
 }
 BASE = {"items": 43_097, "batch": 100, "dim": 128, "length": 5}
+#: The axes measured so far, until all are; a former ``scaling.json`` stays until then.
+PARTIAL = "scaling.partial.json"
 #: Steps timed at each point, after two to warm up.
 ROUNDS, WARM_UP = 7, 2
 
@@ -77,7 +79,7 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
     """
     names = list(AXES) if axes == "all" else [choose("--sweep axis", a.strip(), AXES) for a in axes.split(",")]
     device = pick_device(options.get("device") or "auto")
-    _write(out, {})
+    _write(out / PARTIAL, {})  # whether it can be written, before anything is measured
     keep_large_allocations()
     bf16 = options.get("precision") == "bf16"
     before = matrix_rate(device, bf16), memory_rate(device)
@@ -99,7 +101,7 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
                 continue
             found["axes"][axis].append(point)
             print(f"{axis:<7} {value:>10,}  {point['step_ms']:9.2f} ms a step", flush=True)
-        _write(out, found)
+        _write(out / PARTIAL, found)
     # Before and after, for the best: another program on the machine can only slow them.
     gemm, copy = max(before[0], matrix_rate(device, bf16)), max(before[1], memory_rate(device))
     found |= {"matrix_gflops": round(gemm / 1e9, 1), "memory_gbps": round(copy / 1e9, 1)}
@@ -108,7 +110,8 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
             point["limit_ms"] = round(1e3 * (point["flop"] / gemm + point["bytes"] / copy), 3)
         shares = ", ".join(f"{p[axis]:,} {100 * p['limit_ms'] / p['step_ms']:.0f}%" for p in points)
         print(f"share of the limit reached by {axis}: {shares}")
-    _write(out, found)
+    _write(out / "scaling.json", found)
+    (out / PARTIAL).unlink()
     from dissect.report.scaling import write_scaling_figure
 
     for path in write_scaling_figure(out / "scaling.json", out):
@@ -118,8 +121,8 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
     return found
 
 
-def _write(out: Path, found: dict[str, Any]) -> None:
+def _write(path: Path, found: dict[str, Any]) -> None:
     try:
-        write_atomically(out / "scaling.json", json.dumps(found, indent=1) + "\n")
+        write_atomically(path, json.dumps(found, indent=1) + "\n")
     except OSError as error:
-        raise DissectError(f"can't write to {out}: {error.strerror}; choose another --out DIR") from None
+        raise DissectError(f"can't write to {path.parent}: {error.strerror}; choose another --out DIR") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,3 +43,23 @@ def test_bad_input_gets_one_line(tmp_path: Path) -> None:
         write_scaling_figure(tmp_path / "scaling.json", tmp_path)
     with pytest.raises(DissectError, match="can't be read"):
         write_scaling_figure(tmp_path / "none.json", tmp_path)
+
+
+def test_a_sweep_that_is_interrupted_keeps_what_it_has_and_what_was_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(scaling, "AXES", {"items": (50,), "length": (2,)})
+    monkeypatch.setattr(scaling, "BASE", {"items": 60, "batch": 4, "dim": 8, "length": 3})
+    (tmp_path / "scaling.json").write_text("former")
+    take = scaling.measure
+
+    def interrupted(spec: Any, items: int, length: int, device: torch.device) -> dict[str, Any]:
+        if length == 2:
+            raise KeyboardInterrupt
+        return take(spec, items, length, device)
+
+    monkeypatch.setattr(scaling, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep_model("srgnn", "all", out=tmp_path, device="cpu")
+    assert (tmp_path / "scaling.json").read_text() == "former"
+    assert len(json.loads((tmp_path / "scaling.partial.json").read_text())["axes"]["items"]) == 1
