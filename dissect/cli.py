@@ -81,7 +81,9 @@ def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
 #: Options of the instrument, which a dense run has not.
 _INSTRUMENT = ("prior", "noise", "rule", "threshold", "kl_scale", "warmup", "lr_sigma")
 #: Options that a sweep over sizes passes on.
-_SWEPT = ("encoder", "readout", "scorer", "precision", "device", "sigma")
+_SWEPT = (
+    "encoder", "readout", "scorer", "precision", "device", "sigma", "levels", "heads", "p", "more", "item_dropout",
+)  # fmt: skip
 
 
 def _given(context: click.Context) -> list[str]:
@@ -90,15 +92,30 @@ def _given(context: click.Context) -> list[str]:
     return [name for name in context.params if context.get_parameter_source(name) == source]
 
 
+def _pairs(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """``NAME=VALUE`` pairs as a mapping."""
+    pairs = [pair.partition("=") for pair in given]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise click.BadParameter(f"{name + equals + value!r} is not NAME=VALUE", context, parameter)
+    return {name.replace("-", "_"): value for name, _, value in pairs}
+
+
 def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return _options(
     click.option("--dataset", default="demo", show_default=True, help="Name of a data set; see 'dissect data list'."),
     click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie (else DISSECT_DATA, cache)."),
     click.option("--encoder", help="Swap the recipe's encoder; see 'dissect models'."),
     click.option("--readout", help="Swap the recipe's readout."),
-    click.option("--scorer", help="Swap the recipe's scorer: dot or cosine."),
+    click.option("--scorer", help="Swap the recipe's scorer: dot, cosine or unit-items."),
     click.option("--dim", type=int, help="Width d [default: the recipe's]."),
-    click.option("--sigma", type=float, help="Scale of the cosine scorer [default: the recipe's]."),
+    click.option("--sigma", type=float, help="Scale of a scorer of unit items [default: the recipe's]."),
+    click.option("--levels", type=int, help="Atten-Mixer's L [default: the recipe's]."),
+    click.option("--heads", type=int, help="Atten-Mixer's H, which divides d [default: the recipe's]."),
+    click.option("--p", type=float, help="Atten-Mixer's exponent of the mixture [default: the recipe's]."),
+    click.option("--option", "more", multiple=True, metavar="NAME=VALUE", callback=_pairs,
+                 help="Another option of the readout; 'dissect models' lists them. May be given again."),
+    click.option("--item-dropout", type=float, help="Dropout of the item table [default: the recipe's]."),
     click.option("--setting", default="published", show_default=True,
                  help="published: each model's own; paper: d 256, batch 100 for all."),
     click.option("--batch-size", type=int, help="[default: the recipe's]"),
@@ -198,6 +215,7 @@ def run(
     else:
         assert model is not None
         options = {k: v for k, v in options.items() if v is not None}
+        options["options"] = options.pop("more")
         options["data_dir"] = str(data_dir) if data_dir else None
         start = start_run(model, options, out=out, init=init, force=force, quiet=quiet)
     if as_json and os.environ.get("RANK", "0") == "0":
@@ -334,8 +352,10 @@ def bench(
             raise DissectError(f"--sweep sets sizes and data itself; leave out {names}")
         from dissect.experiment.scaling import sweep_model
 
+        options["options"] = options.pop("more")
         sweep_model(model, sweep, out=out, **options)
         return
     from dissect.experiment.benchmark import bench_model
 
+    options["options"] = options.pop("more")
     bench_model(model, data_dir=str(data_dir) if data_dir else None, **options)

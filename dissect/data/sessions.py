@@ -144,6 +144,12 @@ class Dataset:
     sha256: str
     source: str
 
+    @property
+    def longest(self) -> int:
+        """Clicks of the longest example, its target aside."""
+        train = int(self.train.lengths.max()) - 1 if len(self.train) else 0
+        return max(train, int(self.test.lengths.max()) if len(self.test) else 0)
+
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
     """Offsets of runs of the given lengths, with the total at the end."""

@@ -75,7 +75,7 @@ def make_loop(data: Dataset, splits: Splits, spec: Spec, steps: int, sparse: boo
     """A loop over the training examples, as a run of that spec makes it, without callbacks."""
     device = splits.train.clicks.device
     torch.manual_seed(spec.seed)
-    net = build(spec.recipe, data.items, spec.dim, spec.sigma).to(device)
+    net = build(spec.recipe, data.items, spec.dim, spec.sigma, data.longest).to(device)
     plan = Plan(len(splits.train), spec.batch_size, steps, spec.seed)
     instrument = instrument_of(net, spec, plan, splits) if sparse else None
     groups: list[Any] = (
@@ -133,7 +133,7 @@ def bench_model(
     for i in range(WARM_UP + min(rounds, 20)):
         staged(i)
     _say("timing the loss over items alone, then evaluation")
-    losses = loss_ms(device, spec.batch_size, spec.dim, data.items, cosine=spec.scorer == "cosine", bf16=bf16)
+    losses = loss_ms(device, spec.batch_size, spec.dim, data.items, cosine=spec.scorer != "dot", bf16=bf16)
     evaluated, eval_flops = evaluation_rate(net, splits.test)
     rates.append((matrix_rate(device, bf16), memory_rate(device)))
     gemm, copy = (max(found) for found in zip(*rates, strict=True))

@@ -16,12 +16,11 @@ from dissect.training.plan import Plan
 
 def check_parts(spec: Spec) -> None:
     """Raise a DissectError, before anything is written, unless the parts to wrap exist and have weights."""
-    if spec.sparse:
-        model = build(spec.recipe, items=1, dim=1)
-        if not any(resolve_parts(model, model.parts(), spec.which).values()):
-            raise DissectError(
-                f"--sparsify {spec.sparsify}: these parts of {spec.model!r} have no weights; use --sparsify none"
-            )
+    model = build(spec.recipe, items=1, dim=spec.dim)  # refuses options that don't fit
+    if spec.sparse and not any(resolve_parts(model, model.parts(), spec.which).values()):
+        raise DissectError(
+            f"--sparsify {spec.sparsify}: these parts of {spec.model!r} have no weights; use --sparsify none"
+        )
 
 
 def instrument_of(model: SessionModel, spec: Spec, plan: Plan, splits: Splits) -> Instrument:

@@ -159,6 +159,7 @@ class Outcome:
             "sha256": data.sha256,
             "items": data.items,
             "first_id": data.first_id,
+            "longest": data.longest,
             "train_examples": len(splits.train),
             "valid_examples": 0 if splits.valid is None else len(splits.valid),
             "test_examples": len(splits.test),

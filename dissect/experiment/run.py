@@ -139,7 +139,7 @@ class Run:
     ) -> Outcome:
         torch.manual_seed(spec.seed)
         splits = make_splits(self.data, spec, self.device, refit=phase == "refit")
-        model = build(spec.recipe, self.data.items, spec.dim, spec.sigma).to(self.device)
+        model = build(spec.recipe, self.data.items, spec.dim, spec.sigma, self.data.longest).to(self.device)
         if init is not None:
             load_weights(model, init)
         per_epoch = math.ceil(len(splits.train) / spec.batch_size)

@@ -88,7 +88,9 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
         "precision": options.get("precision") or "fp32", "base": BASE,
         "axes": {},
     }  # fmt: skip
-    keep = {k: v for k, v in options.items() if k in ("encoder", "readout", "scorer", "precision", "device", "sigma")}
+    swept = ("encoder", "readout", "scorer", "precision", "device", "sigma", "levels", "heads", "p", "options",
+             "item_dropout")  # fmt: skip
+    keep = {k: v for k, v in options.items() if k in swept}
     for axis in names:
         found["axes"][axis] = []
         for value in AXES[axis]:

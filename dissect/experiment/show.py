@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, build
+from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, build, options_of
 
 
 def _console() -> Any:
@@ -32,12 +32,17 @@ def show_models() -> None:
     for name in ("model", "part", "modules"):
         parts.add_column(name)
     for name in RECIPES:
-        for part, modules in build(name, items=2, dim=2).parts().items():
+        for part, modules in build(name, items=2).parts().items():
             if modules:
                 parts.add_row(name, part, ", ".join(modules))
     console.print(parts)
     console.print("models without a row have no weights to wrap: run them with --sparsify none")
     console.print("aliases: gnn = propagation, combination; readout = attention, transformation")
+    for readout in READOUTS:
+        if options := options_of(readout):
+            console.print(
+                f"options of {readout}: " + ", ".join(f"{name}={value}" for name, value in options.items()), highlight=False
+            )
     for title, table_of in (("encoders", ENCODERS), ("readouts", READOUTS), ("scorers", SCORERS)):
         console.print(f"--{title[:-1]}: {', '.join(table_of)}")
 

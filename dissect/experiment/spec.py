@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Spec:
     prior, noise, rule, threshold, kl_scale, warmup, lr_sigma, log_sigma2
         The instrument (see `dissect.sparsity`); `warmup` holds the shares of the planned steps at which the
         KL weight leaves 0 and reaches `kl_scale`.
+    options, item_dropout
+        The readout's options (levels, heads ...), all of them, and dropout of the item table.
     dim, sigma, epochs, steps, batch_size, lr, weight_decay, lr_step, lr_gamma, patience, seed
         The model's width and its training; `steps` (0: unused) outranks `epochs`.
     protocol, refit, ties
@@ -70,6 +72,8 @@ class Spec:
     lr_sigma: float = 1e-2
     log_sigma2: float = -8.0
     setting: str = "published"
+    options: dict[str, Any] = field(default_factory=dict)
+    item_dropout: float = 0.0
     dim: int = 100
     sigma: float = 12.0
     epochs: int = 10
@@ -92,8 +96,10 @@ class Spec:
     init: str = ""
 
     def __post_init__(self) -> None:
-        recipe = recipe_of(self.model, self.encoder or None, self.readout or None, self.scorer or None)
-        for name in ("encoder", "readout", "scorer"):
+        recipe = recipe_of(
+            self.model, self.encoder or None, self.readout or None, self.scorer or None, self.options, self.item_dropout
+        )
+        for name in ("encoder", "readout", "scorer", "options"):
             object.__setattr__(self, name, getattr(recipe, name))
         object.__setattr__(self, "warmup", tuple(self.warmup))
         choose("protocol", self.protocol, PROTOCOLS)
@@ -107,12 +113,11 @@ class Spec:
         if self.threshold is None:
             object.__setattr__(self, "threshold", RULES[self.rule].threshold)
         # Before the ranges: no comparison with nan is true, so that it would pass most of them.
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name, value in [(f.name, getattr(self, f.name)) for f in fields(self)] + list(self.options.items()):
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, float) and not math.isfinite(number):
                     shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-                    raise DissectError(f"--{field.name.replace('_', '-')} is {shown}; it must be finite")
+                    raise DissectError(f"--{name.replace('_', '-')} is {shown}; it must be finite")
         for name, low in (
             ("dim", 1), ("batch_size", 1), ("epochs", 1), ("steps", 0), ("lr_step", 1), ("patience", 1),
             ("max_train", 0), ("seed", 0), ("weight_decay", 0), ("kl_scale", 0),
@@ -122,6 +127,8 @@ class Spec:
         for name in ("lr", "lr_sigma", "sigma"):
             if not getattr(self, name) > 0:
                 raise DissectError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be > 0")
+        if not 0 <= self.item_dropout < 1:
+            raise DissectError(f"--item-dropout is {self.item_dropout}; it must lie in [0, 1)")
         if not 0 < self.valid_fraction < 1:
             raise DissectError(f"valid_fraction is {self.valid_fraction}; it must lie between 0 and 1")
         start, end = self.warmup
@@ -143,18 +150,22 @@ class Spec:
         setting : {"published", "paper"}
             ``paper``: d 256 and batch 100, the common setting of Table 2 (Atten-Mixer, Section 5.1).
         **options
-            Fields of `Spec`; None means not given. `data_dir` is stored as an absolute path, so that the run
+            Fields of `Spec`, or options of the readout; None means not given. `data_dir` is stored as an absolute path, so that the run
             can be resumed and pruned from any directory.
         """
-        recipe = recipe_of(model, options.get("encoder"), options.get("readout"), options.get("scorer"))
+        given = {k: v for k, v in options.items() if v is not None}
+        known = {f.name for f in fields(cls)}
+        readout = {**given.pop("options", {}), **{k: given.pop(k) for k in list(given) if k not in known}}
+        recipe = recipe_of(model, given.get("encoder"), given.get("readout"), given.get("scorer"), readout)
         choose("setting", setting, SETTINGS)
         base: dict[str, Any] = {
             name: getattr(recipe, name)
-            for name in ("dim", "batch_size", "lr", "weight_decay", "lr_step", "lr_gamma", "sigma")
+            for name in (
+                "dim", "batch_size", "lr", "weight_decay", "lr_step", "lr_gamma", "sigma", "item_dropout", "options",
+            )  # fmt: skip
         }
         if setting == "paper":
             base |= {"dim": 256, "batch_size": 100}
-        given = {k: v for k, v in options.items() if v is not None}
         if given.get("data_dir"):
             given["data_dir"] = str(Path(given["data_dir"]).expanduser().resolve())
         return cls(model=model, setting=setting, **(base | given))
@@ -191,7 +202,7 @@ class Spec:
     @property
     def recipe(self) -> Recipe:
         """The recipe with the halves this run uses."""
-        return recipe_of(self.model, self.encoder, self.readout, self.scorer)
+        return recipe_of(self.model, self.encoder, self.readout, self.scorer, self.options, self.item_dropout)
 
     def replace(self, **changes: Any) -> Spec:
         """A copy with some fields changed."""

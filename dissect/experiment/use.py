@@ -58,7 +58,7 @@ def load_model(run: Path | str, pruned: bool = False) -> SessionModel:
     folder, spec, result = _finished(Path(run))
     if pruned and result["pruned"] is None:
         raise DissectError(f"{run} has no pruned weights: nothing was wrapped (--sparsify none)")
-    model = build(spec.recipe, result["dataset"]["items"], spec.dim, spec.sigma)
+    model = build(spec.recipe, result["dataset"]["items"], spec.dim, spec.sigma, result["dataset"].get("longest"))
     load_weights(model, _weights(folder, pruned))
     return model.eval()
 
@@ -148,7 +148,7 @@ def prune_run(
     if data.sha256 != result["dataset"]["sha256"]:
         raise DissectError(f"data set {spec.dataset!r} has changed since {run} was made")
     device = pick_device("auto")
-    model = build(spec.recipe, data.items, spec.dim, spec.sigma)
+    model = build(spec.recipe, data.items, spec.dim, spec.sigma, data.longest)
     splits = make_splits(data, spec, device, refit=spec.refit)
     instrument = wrap(
         model, model.parts(), spec.which, examples=len(splits.train), steps=1, noise=spec.noise, prior=spec.prior

@@ -1,4 +1,4 @@
-"""Row gathers and segment sums, in the forms that are cheap in both directions."""
+"""Row gathers from the item table, in a form that is cheap in both directions."""
 
 from __future__ import annotations
 
@@ -53,8 +53,3 @@ def look_up(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """
     rows, scored = _LookUp.apply(table, index)  # type: ignore[misc]
     return rows, scored
-
-
-def segment_sum(values: Tensor, segment: Tensor, count: int) -> Tensor:
-    """Sum rows of `values`, (T, d), that share a segment number, (T,), into (count, d)."""
-    return values.new_zeros(count, values.shape[1]).index_add(0, segment, values)

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dissect.errors import DissectError
 from dissect.models.encoders import GatedGraphEncoder, IdentityEncoder
-from dissect.models.readouts import LastItemReadout, MeanReadout, SoftAttentionReadout
-from dissect.models.scorers import Scorer
+from dissect.models.readouts import (
+    AttenMixer,
+    LastItemReadout,
+    MeanLastReadout,
+    MeanReadout,
+    OfficialAttenMixer,
+    SoftAttentionReadout,
+)
+from dissect.models.scorers import SCORERS, Scorer
 from dissect.models.seams import Encoder, Readout
 from dissect.models.session_model import SessionModel
+from mixer import AttenMixerReadout, OfficialReadout
 
 ENCODERS: dict[str, Callable[[int], Encoder]] = {
     "gated-graph": GatedGraphEncoder,
     "identity": IdentityEncoder,
 }
-READOUTS: dict[str, Callable[[int], Readout]] = {
+READOUTS: dict[str, Callable[..., Readout]] = {
     "soft-attention": SoftAttentionReadout,
     "mean": MeanReadout,
+    "mean-last": MeanLastReadout,
     "last-item": LastItemReadout,
+    "attenmixer": AttenMixer,
+    "attenmixer-official": OfficialAttenMixer,
 }
-SCORERS = ("dot", "cosine")
+#: Readout -> what its options are read from; a readout that is not here has none.
+_CONFIGURED: dict[str, Callable[..., Any]] = {"attenmixer": AttenMixerReadout, "attenmixer-official": OfficialReadout}
+#: Parameters of a readout that follow from the model or the data.
+_DERIVED = ("dim", "slots")
+
+Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,12 @@ class Recipe:
         The setting its authors published.
     lr_step, lr_gamma
         The rate is multiplied by `lr_gamma` every `lr_step` epochs.
+    sigma : float
+        Scale of a scorer that normalises items.
+    item_dropout : float
+        Dropout of the item table in training.
+    options : mapping
+        Options of the readout, such as levels and heads; see `options_of`.
     """
 
     encoder: str
@@ -52,13 +76,33 @@ class Recipe:
     lr_step: int = 3
     lr_gamma: float = 0.1
     sigma: float = 12.0
+    item_dropout: float = 0.0
+    options: Options = field(default_factory=dict)
+
+
+def _attenmixer(about: str, encoder: str = "identity", **options: Any) -> Recipe:
+    return Recipe(encoder, "attenmixer", "unit-items", about, dim=256, options=options)
 
 
 RECIPES: dict[str, Recipe] = {
     "srgnn": Recipe("gated-graph", "soft-attention", "dot", "SR-GNN (Wu et al., AAAI'19, arXiv 1811.00855)"),
-    "meanpool": Recipe("identity", "mean", "cosine", "control: mean of the session's items, cosine scores"),
+    "attenmixer": _attenmixer("Atten-Mixer (Zhang et al., WSDM'23, arXiv 2206.12781), as the paper writes it"),
+    "attenmixer-official": Recipe(
+        "identity", "attenmixer-official", "cosine", "Atten-Mixer, as its released code computes it",
+        dim=256, sigma=16.0, item_dropout=0.1,
+    ),
+    "attenmixer-m": _attenmixer("ablation: one level, the last item's", levels=1),
+    "attenmixer-ip": _attenmixer("ablation: every level's query from all items", intents="all"),
+    "attenmixer-li": _attenmixer("ablation: last items side by side, in order", intents="concatenated"),
+    "attenmixer-lp": _attenmixer("ablation: maximum over the levels' maps", mixture="max"),
+    "attenmixer-pr": _attenmixer("a query from every subset; sessions of at most 10 items", intents="subsets",
+                                 levels=10),
+    "srgnn+attenmixer": _attenmixer("SR-GNN's encoder, L2, Atten-Mixer (Table 3)", "gated-graph"),
+    "meanpool": Recipe("identity", "mean", "cosine", "control: mean of the session's items", dim=256),
+    "meanlast": Recipe("identity", "mean-last", "unit-items", "control: Atten-Mixer with equal attention weights",
+                       dim=256),
     "last-item": Recipe("identity", "last-item", "dot", "control: the last item alone"),
-}
+}  # fmt: skip
 
 
 def choose(kind: str, name: str, choices: Iterable[str]) -> str:
@@ -68,7 +112,43 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
         return name
     near = difflib.get_close_matches(name, choices, 1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise DissectError(f"unknown {kind} {name!r}{hint}; choose from: {', '.join(choices)}")
+    raise DissectError(f"unknown {kind} {name!r}{hint}; choose from: {', '.join(choices) or 'none'}")
+
+
+def options_of(readout: str) -> dict[str, Any]:
+    """Options that a readout takes, with their defaults."""
+    if readout not in _CONFIGURED:
+        return {}
+    parameters = inspect.signature(_CONFIGURED[readout]).parameters
+    return {name: p.default for name, p in parameters.items() if name not in _DERIVED}
+
+
+def _options(readout: str, given: Options) -> dict[str, Any]:
+    """Every option of a readout, those in `given` with their values, of the defaults' types."""
+    known = options_of(readout)
+    out = dict(known)
+    for name, value in given.items():
+        if name not in known:
+            has = f"; it takes: {', '.join(known)}" if known else ", which takes none"
+            raise DissectError(f"unknown option {name!r} of the readout {readout!r}{has}")
+        out[name] = _typed(name, value, type(known[name]))
+    return out
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    if isinstance(value, str) and kind is bool:
+        value = {"true": True, "false": False}.get(value.lower(), value)
+    elif isinstance(value, str) and kind in (int, float):
+        try:
+            value = kind(value)
+        except ValueError:
+            pass
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        what = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}[kind]
+        raise DissectError(f"option {name} is {value!r}; it takes {what}")
+    return value
 
 
 def recipe_of(
@@ -76,24 +156,32 @@ def recipe_of(
     encoder: str | None = None,
     readout: str | None = None,
     scorer: str | None = None,
+    options: Options | None = None,
+    item_dropout: float | None = None,
 ) -> Recipe:
-    """The recipe `model`, with one half or another swapped.
+    """The recipe `model`, with one half or another swapped, or options of the readout set.
 
     Raises
     ------
     DissectError
-        For a name that no table has.
+        For a name that no table has, and an option that the readout does not take.
     """
     base = RECIPES[choose("model", model, RECIPES)]
+    read = choose("readout", readout or base.readout, READOUTS)
+    own = base.options if read == base.readout else {}
     return replace(
         base,
         encoder=choose("encoder", encoder or base.encoder, ENCODERS),
-        readout=choose("readout", readout or base.readout, READOUTS),
+        readout=read,
         scorer=choose("scorer", scorer or base.scorer, SCORERS),
+        options=_options(read, {**own, **(options or {})}),
+        item_dropout=base.item_dropout if item_dropout is None else item_dropout,
     )
 
 
-def build(recipe: Recipe | str, items: int, dim: int | None = None, sigma: float | None = None) -> SessionModel:
+def build(
+    recipe: Recipe | str, items: int, dim: int | None = None, sigma: float | None = None, longest: int | None = None
+) -> SessionModel:
     """Build a model from numbers.
 
     Parameters
@@ -104,7 +192,14 @@ def build(recipe: Recipe | str, items: int, dim: int | None = None, sigma: float
     dim : int, optional
         Width d; the recipe's published one by default.
     sigma : float, optional
-        Scale of a cosine scorer.
+        Scale of a scorer that normalises items.
+    longest : int, optional
+        Longest session of the data set; read by ``attenmixer-official`` alone, whose scores depend on it.
+
+    Raises
+    ------
+    DissectError
+        For options that don't fit, such as heads that do not divide the width.
 
     Examples
     --------
@@ -113,10 +208,17 @@ def build(recipe: Recipe | str, items: int, dim: int | None = None, sigma: float
     """
     recipe = recipe_of(recipe) if isinstance(recipe, str) else recipe
     dim = dim or recipe.dim
+    options = dict(recipe.options)
+    if recipe.readout == "attenmixer-official":
+        options["longest"] = longest
+    try:
+        readout = READOUTS[recipe.readout](dim, **options)
+    except ValueError as error:
+        raise DissectError(f"readout {recipe.readout!r}: {error}") from None
     return SessionModel(
         items,
         dim,
         ENCODERS[recipe.encoder](dim),
-        READOUTS[recipe.readout](dim),
-        Scorer(recipe.scorer, sigma if sigma is not None else recipe.sigma),
+        readout,
+        Scorer(recipe.scorer, sigma if sigma is not None else recipe.sigma, recipe.item_dropout),
     )

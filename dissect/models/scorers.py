@@ -7,31 +7,52 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+#: Name -> formula.
+SCORERS = {
+    "dot": "q . e",
+    "cosine": "sigma cos(q, e) (NISER, arXiv 1909.04276)",
+    "unit-items": "sigma q . e / |e| (Atten-Mixer, arXiv 2206.12781, Eq. 4-5)",
+}
+
 
 @dataclass(frozen=True)
 class Scorer:
-    """``dot``: ``q . e``; ``cosine``: ``sigma * cos(q, e)`` (NISER, arXiv 1909.04276).
+    """How a query meets the item table; see `SCORERS`.
 
     Attributes
     ----------
     name : str
-        ``dot`` or ``cosine``.
+        A key of `SCORERS`.
     sigma : float
-        Scale of the cosine; unused by ``dot``.
+        Scale; unused by ``dot``.
+    dropout : float
+        Dropout of the item table, after its normalisation, in training (Atten-Mixer's released code).
     """
 
     name: str = "dot"
     sigma: float = 12.0
+    dropout: float = 0.0
 
     @property
-    def cosine(self) -> bool:
-        """Whether queries and items are L2-normalised."""
-        return self.name == "cosine"
+    def unit_items(self) -> bool:
+        """Whether items are L2-normalised."""
+        return self.name != "dot"
 
     def query(self, query: Tensor) -> Tensor:
         """The query, (B, d), as it is multiplied with the (normalised) table."""
-        return F.normalize(query, dim=1) * self.sigma if self.cosine else query
+        if self.name == "cosine":
+            query = F.normalize(query, dim=1)
+        return query if self.name == "dot" else query * self.sigma
+
+    def table(self, table: Tensor, training: bool) -> tuple[Tensor, bool]:
+        """The table to multiply with, (items, d), and whether its rows have still to be normalised.
+
+        The loss over items normalises while it reads them; only dropout, which comes after, has it done here.
+        """
+        if not (training and self.dropout):
+            return table, self.unit_items
+        return F.dropout(F.normalize(table, dim=1) if self.unit_items else table, self.dropout), False
 
     def scores(self, query: Tensor, table: Tensor) -> Tensor:
         """All scores, (B, items); the plain path, for a few sessions or for tests."""
-        return self.query(query) @ (F.normalize(table, dim=1) if self.cosine else table).t()
+        return self.query(query) @ (F.normalize(table, dim=1) if self.unit_items else table).t()

@@ -37,11 +37,23 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Output:
-    """What a model returns: query (B, d), item table (items, d), and an auxiliary loss where it has one."""
+    """What a model returns.
+
+    Attributes
+    ----------
+    query : Tensor, (B, d)
+        As it is multiplied with the table: scaled, and normalised where the scorer does so.
+    table : Tensor, (items, d)
+    aux_loss : Tensor, optional
+        Added to the loss over items.
+    unit_items : bool
+        Whether the table's rows have still to be L2-normalised.
+    """
 
     query: Tensor
     table: Tensor
     aux_loss: Tensor | None = None
+    unit_items: bool = False
 
 
 class Encoder(nn.Module):

@@ -44,7 +44,8 @@ class SessionModel(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Queries of the batch's sessions, (B, d), and the table to score them against, (items, d)."""
         encoded = self.encoder(batch, self.embedding.weight)
-        return Output(self.scorer.query(self.readout(encoded)), encoded.table)
+        table, unit_items = self.scorer.table(encoded.table, self.training)
+        return Output(self.scorer.query(self.readout(encoded)), table, unit_items=unit_items)
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of every item for each session, (B, items)."""

@@ -144,9 +144,8 @@ class StagedStep:
             out = loop.model(batch)
         mark()
         assert batch.targets is not None
-        cosine: bool = loop.model.scorer.cosine  # type: ignore[union-attr,assignment]
         with fast_products(loop.bf16, loop.device):
-            loss = loop.loss(out.query.float(), out.table, batch.targets, cosine, loop.bf16)
+            loss = loop.loss(out.query.float(), out.table, batch.targets, out.unit_items, loop.bf16)
         if loop.penalty is not None:
             loss = loss + loop.penalty.penalty(loop.plan.steps)
         mark()

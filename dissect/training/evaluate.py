@@ -132,8 +132,8 @@ def rank_examples(
     device = examples.clicks.device
     with evaluating(model):
         # Any output names the table; the normalised copy that a cosine needs is made once.
-        table = model(examples.batch(torch.zeros(1, dtype=torch.int64, device=device))).table
-        table = F.normalize(table, dim=1) if model.scorer.cosine else table  # type: ignore[union-attr]
+        output = model(examples.batch(torch.zeros(1, dtype=torch.int64, device=device)))
+        table = F.normalize(output.table, dim=1) if output.unit_items else output.table
         items = table.shape[0]
         # |q . e| <= |q| |e|: a look at the norms spares one at every score.
         longest = table.norm(dim=1).max()

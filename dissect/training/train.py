@@ -134,7 +134,7 @@ class Loop:
             output = self.model(batch)
         assert batch.targets is not None
         query = output.query[: batch.targets.numel()] if batch.span is not None else output.query
-        nll = self.loss(query.float(), output.table, batch.targets, self.model.scorer.cosine, self.bf16)  # type: ignore
+        nll = self.loss(query.float(), output.table, batch.targets, output.unit_items, self.bf16)
         return nll, nll if output.aux_loss is None else nll + output.aux_loss
 
     def train_step(self, index: Tensor) -> None:

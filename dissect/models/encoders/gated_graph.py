@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from dissect.batch import Batch
-from dissect.models.gather import look_up, segment_sum
+from dissect.models.gather import look_up
 from dissect.models.seams import Encoded, Encoder
+from mixer.segments import segment_sum
 
 
 class GRUCell(nn.Module):

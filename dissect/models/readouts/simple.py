@@ -1,11 +1,13 @@
-"""Readouts without parameters: the last item, and the mean of all."""
+"""Readouts without attention: the last item, the mean of all, and both through a linear map."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dissect.models.gather import segment_sum
 from dissect.models.seams import Encoded, Readout
+from mixer.segments import segment_sum
 
 
 class LastItemReadout(Readout):
@@ -27,10 +29,36 @@ class LastItemReadout(Readout):
 
 
 class MeanReadout(LastItemReadout):
-    """The mean hidden state of a session's clicks; no parameters."""
+    """The mean of a session's L2-normalised hidden states; no parameters.
+
+    Normalised, it reads what Atten-Mixer reads, with equal weights: the control that its attention must beat.
+    """
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""
         batch = encoded.batch
-        total = segment_sum(encoded.clicks, batch.rows, len(batch))
+        total = segment_sum(F.normalize(encoded.clicks, dim=1), batch.rows, len(batch))
         return total / batch.lengths[:, None]
+
+
+class MeanLastReadout(Readout):
+    """``W_m [L2(mean) || h_n]``: Atten-Mixer with every attention weight equal, and so without its maps.
+
+    Parameters
+    ----------
+    dim : int
+        Width d.
+    """
+
+    PARTS = {"attention": (), "transformation": ("w_m",)}
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.w_m = nn.Linear(2 * dim, dim, bias=False)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Return (B, d)."""
+        batch = encoded.batch
+        hidden = F.normalize(encoded.clicks, dim=1)
+        pooled = F.normalize(segment_sum(hidden, batch.rows, len(batch)), dim=1)
+        return self.w_m(torch.cat([pooled, hidden.index_select(0, batch.last)], 1))

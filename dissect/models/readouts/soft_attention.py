@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dissect.models.gather import segment_sum
 from dissect.models.seams import Encoded, Readout
+from mixer.segments import segment_sum
 
 
 class SoftAttentionReadout(Readout):

@@ -1,0 +1,60 @@
+"""Atten-Mixer's readout (arXiv 2206.12781) from `mixer`, and the released code's reading of it, as readouts here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from dissect.models.seams import Encoded, Readout
+from mixer import AttenMixerReadout, OfficialReadout
+
+
+class AttenMixer(Readout):
+    """Multi-level attention mixture; see :class:`mixer.AttenMixerReadout`, whose options it takes.
+
+    Parameters
+    ----------
+    dim : int
+        Width d.
+    **options
+        As for `mixer.AttenMixerReadout`.
+    """
+
+    PARTS = {"attention": ("mixer.intents.maps", "mixer.attention.w_q", "mixer.attention.w_k"),
+             "transformation": ("mixer.w_m",)}  # fmt: skip
+
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__()
+        self.mixer = AttenMixerReadout(dim, **options)
+        if self.mixer.w_v is not None:
+            self.PARTS = {**self.PARTS, "attention": (*self.PARTS["attention"], "mixer.w_v")}
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Return (B, d)."""
+        return self.mixer(encoded.clicks, encoded.batch.lengths)
+
+
+class OfficialAttenMixer(Readout):
+    """What the released code computes; see :class:`mixer.OfficialReadout`.
+
+    Parameters
+    ----------
+    dim : int
+        Width d.
+    longest : int, optional
+        Longest session of the data set; the released code pads to one more.
+    **options
+        As for `mixer.OfficialReadout`.
+    """
+
+    PARTS = {"attention": ("mixer.intents.maps", "mixer.w_q", "mixer.w_k", "mixer.w_v"),
+             "transformation": ("mixer.w_m",)}  # fmt: skip
+
+    def __init__(self, dim: int, longest: int | None = None, **options: Any) -> None:
+        super().__init__()
+        self.mixer = OfficialReadout(dim, slots=None if longest is None else longest + 1, **options)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Return (B, d)."""
+        return self.mixer(encoded.clicks, encoded.batch.lengths)

@@ -1,0 +1,87 @@
+"""Attention maps of every query and head, and their mixture (Atten-Mixer, arXiv 2206.12781, Eq. 7-8)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mixer.segments import segment_softmax
+
+#: How the maps of the levels become one.
+MIXTURES = ("lp", "max")
+
+
+def lp_mixture(maps: Tensor, p: float = 4.0) -> Tensor:
+    """``(sum_l a_l^p)^(1/p)`` over dimension 1, with a gradient that is finite where maps are zero.
+
+    Parameters
+    ----------
+    maps : Tensor, (T, L, H), not negative
+    p : float
+        At least 1.
+
+    Returns
+    -------
+    Tensor, (T, H)
+
+    Notes
+    -----
+    The maps are divided by the largest first, which changes neither the value nor, the function being homogeneous of
+    degree one, the gradient; without it ``a^p`` underflows and the gradient is 0 * inf. Where all maps are zero the
+    gradient is taken as zero.
+    """
+    peak = maps.detach().amax(1, keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
+    total = (maps / peak).pow(p).sum(1)
+    return peak[:, 0] * total.clamp_min(torch.finfo(maps.dtype).tiny).pow(1 / p) * (total > 0)
+
+
+class AttentionMaps(nn.Module):
+    """``softmax over a session's clicks of Q W_h^Q (K W_h^K)^T / sqrt(d)``, for every level and head.
+
+    Parameters
+    ----------
+    dim : int
+        Width d; head h reads the h-th d/H slice of ``Q W^Q`` and ``K W^K``.
+    heads : int
+        H, which divides d.
+    sharpness : float
+        Factor on the logits; 1 is the paper's.
+    learn_sharpness : bool
+        Whether each head learns a factor of its own besides, exp(t) with t from 0. Ours.
+    positions : int
+        Where positive, each level and head learns a bias for each of the last `positions` places of a session; those
+        before share the last bias. Ours.
+    levels : int
+        L; read where `positions` is positive only.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, *, sharpness: float = 1.0, learn_sharpness: bool = False, positions: int = 0,
+        levels: int = 1,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if heads < 1 or dim % heads:
+            raise ValueError(f"heads is {heads}; it must divide the width {dim}")
+        self.heads = heads
+        self.scale = sharpness / math.sqrt(dim)
+        self.w_q = nn.Linear(dim, dim, bias=False)
+        self.w_k = nn.Linear(dim, dim, bias=False)
+        self.log_sharpness = nn.Parameter(torch.zeros(heads)) if learn_sharpness else None
+        self.position = nn.Embedding(positions, levels * heads) if positions else None
+
+    def forward(self, queries: Tensor, keys: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+        """Queries (B, L, d) and packed keys (T, d) -> maps (T, L, H), which sum to 1 over a session's clicks."""
+        clicks, heads, (count, levels, dim) = keys.shape[0], self.heads, queries.shape
+        q = self.w_q(queries.reshape(count * levels, dim)).view(count, levels, dim) * self.scale
+        k = self.w_k(keys)
+        # (T, L, d) products, summed over each head's slice: a session's L x n logits and none of another's.
+        logits = (q.index_select(0, rows) * k[:, None]).view(clicks, levels, heads, -1).sum(-1)
+        if self.log_sharpness is not None:
+            logits = logits * self.log_sharpness.exp()
+        if self.position is not None:
+            place = lengths.cumsum(0).index_select(0, rows) - 1 - torch.arange(clicks, device=keys.device)
+            bias = self.position(place.clamp_max(self.position.num_embeddings - 1))
+            logits = logits + bias.view(clicks, levels, heads)
+        return segment_softmax(logits.flatten(1), lengths, rows).view(clicks, levels, heads)

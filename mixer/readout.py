@@ -1,0 +1,171 @@
+"""Atten-Mixer as a readout: hidden states of a session's items in, one query out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixer.attention import MIXTURES, AttentionMaps, lp_mixture
+from mixer.intents import Intents
+from mixer.segments import segment_sum
+
+#: What a head pools: its slice of the states, or the whole state with the heads summed or side by side.
+HEAD_VALUES = ("slices", "sum", "full")
+
+
+def pack(hidden: Tensor, lengths: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Packed states (T, d) and lengths (B,) from what a readout accepts; see `AttenMixerReadout.forward`."""
+    if (lengths is None) == (mask is None):
+        raise ValueError("give either lengths or mask")
+    if mask is not None:
+        if hidden.dim() != 3 or mask.shape != hidden.shape[:2]:
+            raise ValueError(f"mask is {tuple(mask.shape)}, hidden {tuple(hidden.shape)}; a mask goes with (B, n, d)")
+        mask = mask.bool()
+    else:
+        assert lengths is not None
+        if hidden.dim() == 2:
+            mask = None
+        else:
+            mask = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
+    if mask is not None:
+        hidden, counted = hidden[mask], mask.sum(1)
+        if lengths is not None and lengths.device.type == "cpu" and not torch.equal(counted, lengths):
+            raise ValueError(f"a session has {int(lengths.max())} items, the padded states hold {mask.shape[1]}")
+        lengths = counted
+    assert lengths is not None
+    if lengths.device.type == "cpu":  # elsewhere a look would wait for the device
+        if not lengths.numel() or int(lengths.min()) < 1:
+            raise ValueError("every session needs at least one item")
+        if int(lengths.sum()) != hidden.shape[0]:
+            raise ValueError(f"lengths add up to {int(lengths.sum())}, but there are {hidden.shape[0]} states")
+    return hidden, lengths
+
+
+class AttenMixerReadout(nn.Module):
+    """Multi-level attention mixture (Zhang et al., WSDM'23, arXiv 2206.12781, Eq. 4 and 6-8).
+
+    ``Q_l`` from the sum of the last l items; maps of every level and head; their Lp mixture over the levels; the
+    states pooled by it, L2-normalised; ``W_m [s || h_n]``.
+
+    Parameters
+    ----------
+    dim : int
+        Width d.
+    levels : int, default 7
+        L. One level is the ablation -M.
+    heads : int, default 8
+        H, which divides d.
+    p : float, default 4
+        Exponent of the mixture.
+    head_values : {"slices", "sum", "full"}
+        The paper gives every head the full width, the sign of a concatenation, and a W_m of d x 2d, which don't fit
+        together. ``slices``: head h pools the h-th d/H slice, slices are concatenated (what multi-head attention means
+        elsewhere). ``sum``: heads of full width, summed. ``full``: concatenated, W_m is d x (H + 1) d.
+    intents : {"sets", "all", "concatenated", "subsets"}
+        See `mixer.intents.INTENTS`: the ablations -IP and -LI, and -pr.
+    mixture : {"lp", "max"}
+        ``max`` over the levels is the ablation -LP.
+    dropout, map_dropout : float
+        Dropout of the normalised states and of the mixed maps, in training.
+    sharpness, learn_sharpness, positions
+        See `mixer.attention.AttentionMaps`; variants of ours.
+    values : bool
+        Whether the states are mapped by a W_v, d x d, before they are pooled; ours.
+
+    Notes
+    -----
+    States are L2-normalised first: ``h = L2(E[x])`` without an encoder, and after one, as in the paper's hybrids. The
+    mixed weights of a head do not sum to 1; the L2 of the pooled state absorbs the scale.
+    """
+
+    def __init__(
+        self, dim: int, levels: int = 7, heads: int = 8, p: float = 4.0, *, head_values: str = "slices",
+        intents: str = "sets", mixture: str = "lp", dropout: float = 0.0, map_dropout: float = 0.0,
+        sharpness: float = 1.0, learn_sharpness: bool = False, positions: int = 0, values: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if head_values not in HEAD_VALUES:
+            raise ValueError(f"unknown head values {head_values!r}; choose from: {', '.join(HEAD_VALUES)}")
+        if mixture not in MIXTURES:
+            raise ValueError(f"unknown mixture {mixture!r}; choose from: {', '.join(MIXTURES)}")
+        if not p >= 1:
+            raise ValueError(f"p is {p}; it must be >= 1")
+        for name, share in (("dropout", dropout), ("map_dropout", map_dropout)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} is {share}; it must lie in [0, 1)")
+        if intents == "subsets" and positions:
+            raise ValueError("positions have no place with intents from every subset")
+        self.heads, self.p, self.head_values, self.mixture = heads, p, head_values, mixture
+        self.dropout, self.map_dropout = dropout, map_dropout
+        self.intents = Intents(dim, levels, intents)
+        self.attention = AttentionMaps(
+            dim, heads, sharpness=sharpness, learn_sharpness=learn_sharpness, positions=positions, levels=levels
+        )
+        self.w_v = nn.Linear(dim, dim, bias=False) if values else None
+        self.w_m = nn.Linear(dim * (1 + (heads if head_values == "full" else 1)), dim, bias=False)
+
+    def forward(self, hidden: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Read sessions out.
+
+        Parameters
+        ----------
+        hidden : Tensor, (T, d) or (B, n, d)
+            States of packed clicks, session after session, or padded ones.
+        lengths : Tensor, (B,) int64
+            Clicks of each session. Padding, where there is any, stands on the right.
+        mask : Tensor, (B, n) bool
+            In place of `lengths`, with padding anywhere.
+
+        Returns
+        -------
+        Tensor, (B, d)
+
+        Raises
+        ------
+        ValueError
+            For a session without items, or lengths that do not fit the states.
+        """
+        hidden, lengths = pack(hidden, lengths, mask)
+        rows = _rows(lengths, hidden.shape[0])
+        hidden = F.normalize(hidden, dim=1)
+        if self.training and self.dropout:
+            hidden = F.normalize(F.dropout(hidden, self.dropout), dim=1)
+        weights = self._mixed(hidden, lengths, rows)  # (T, H)
+        if self.training and self.map_dropout:
+            weights = F.dropout(weights, self.map_dropout)
+        pooled = F.normalize(self._pool(hidden, weights, rows, lengths.numel()), dim=1)
+        return self.w_m(torch.cat([pooled, hidden.index_select(0, lengths.cumsum(0) - 1)], 1))
+
+    def weights(self, hidden: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """The mixed attention weights of packed clicks, (T, H); arguments as in `forward`."""
+        hidden, lengths = pack(hidden, lengths, mask)
+        return self._mixed(F.normalize(hidden, dim=1), lengths, _rows(lengths, hidden.shape[0]))
+
+    def _mixed(self, hidden: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+        if self.intents.kind != "subsets":
+            return self._mix(self.attention(self.intents(hidden, lengths, rows), hidden, lengths, rows))
+        out = hidden.new_empty(hidden.shape[0], self.heads)
+        for sessions, clicks, queries in self.intents.subsets(hidden, lengths):
+            flat, alike = clicks.flatten(), lengths[sessions]
+            maps = self.attention(queries, hidden[flat], alike, _rows(alike, flat.numel()))
+            out = out.index_copy(0, flat, self._mix(maps))
+        return out
+
+    def _mix(self, maps: Tensor) -> Tensor:
+        return maps.amax(1) if self.mixture == "max" else lp_mixture(maps, self.p)
+
+    def _pool(self, hidden: Tensor, weights: Tensor, rows: Tensor, count: int) -> Tensor:
+        values = hidden if self.w_v is None else self.w_v(hidden)
+        if self.head_values == "sum":
+            weighted = values * weights.sum(1, keepdim=True)
+        elif self.head_values == "slices":
+            weighted = (values.view(len(rows), self.heads, -1) * weights[:, :, None]).flatten(1)
+        else:
+            weighted = (values[:, None] * weights[:, :, None]).flatten(1)
+        return segment_sum(weighted, rows, count)
+
+
+def _rows(lengths: Tensor, clicks: int) -> Tensor:
+    every = torch.arange(lengths.numel(), device=lengths.device)
+    return torch.repeat_interleave(every, lengths, output_size=clicks)
