@@ -166,6 +166,7 @@ def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], 
 @click.option("--refit", is_flag=True, help="After selection, train on training + validation, then test.")
 @click.option("--ties", default="half", show_default=True, help="half, optimistic or pessimistic.")
 @click.option("--max-train", type=int, help="Train on a random subset of that many training sessions.")
+@click.option("--max-valid", type=int, help="Validate on a random subset of that many validation sessions.")
 @click.option("--precision", default="fp32", show_default=True, help="Factors of matrix products: fp32 or bf16.")
 @click.option("--loss", default="tiled", show_default=True, help="Form of the loss over items: tiled, or plain.")
 @click.option("--deterministic", is_flag=True, help="The same bits each time on a GPU too, at some cost in speed.")

@@ -164,6 +164,7 @@ class Outcome:
             "valid_examples": 0 if splits.valid is None else len(splits.valid),
             "test_examples": len(splits.test),
             "max_train": self.run.spec.max_train,
+            "max_valid": self.run.spec.max_valid,
             "unseen_targets": {"valid": self._unseen(splits.valid), "test": self._unseen(splits.test)},
         }
 

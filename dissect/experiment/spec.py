@@ -33,8 +33,9 @@ class Spec:
     ----------
     model, encoder, readout, scorer : str
         Recipe, and its halves where they are swapped.
-    dataset, data_dir, max_train
-        Which data; `max_train` trains on a random subset of that many training sessions.
+    dataset, data_dir, max_train, max_valid
+        Which data; `max_train` trains on a random subset of that many training sessions, `max_valid` validates on one
+        of the validation sessions (0: all).
     sparsify : str
         ``all``, ``none``, or parts and aliases joined by commas.
     prior, noise, rule, threshold, kl_scale, warmup, lr_sigma, log_sigma2
@@ -62,6 +63,7 @@ class Spec:
     dataset: str = "demo"
     data_dir: str = ""
     max_train: int = 0
+    max_valid: int = 0
     sparsify: str = "all"
     prior: str = "log-uniform"
     noise: str = "local"
@@ -120,7 +122,7 @@ class Spec:
                     raise DissectError(f"--{name.replace('_', '-')} is {shown}; it must be finite")
         for name, low in (
             ("dim", 1), ("batch_size", 1), ("epochs", 1), ("steps", 0), ("lr_step", 1), ("patience", 1),
-            ("max_train", 0), ("seed", 0), ("weight_decay", 0), ("kl_scale", 0),
+            ("max_train", 0), ("max_valid", 0), ("seed", 0), ("weight_decay", 0), ("kl_scale", 0),
         ):  # fmt: skip
             if getattr(self, name) < low:
                 raise DissectError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be >= {low}")

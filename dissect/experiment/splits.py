@@ -38,6 +38,8 @@ def make_splits(data: Dataset, spec: Spec, device: torch.device, refit: bool = F
     train, valid = data.train, None
     if spec.protocol == "honest" and not refit:
         train, valid = split_validation(train, spec.valid_fraction)
+        if spec.max_valid:
+            valid = subset(valid, spec.max_valid, spec.seed)
     if spec.max_train:
         train = subset(train, spec.max_train, spec.seed)
     examples = expand(train)
