@@ -40,9 +40,8 @@ def show_models() -> None:
     console.print("aliases: gnn = propagation, combination; readout = attention, transformation")
     for readout in READOUTS:
         if options := options_of(readout):
-            console.print(
-                f"options of {readout}: " + ", ".join(f"{name}={value}" for name, value in options.items()), highlight=False
-            )
+            listed = ", ".join(f"{name}={value}" for name, value in options.items())
+            console.print(f"options of {readout}: {listed}", highlight=False)
     for title, table_of in (("encoders", ENCODERS), ("readouts", READOUTS), ("scorers", SCORERS)):
         console.print(f"--{title[:-1]}: {', '.join(table_of)}")
 

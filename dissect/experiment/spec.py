@@ -22,6 +22,9 @@ PROTOCOLS = ("honest", "paper-code")
 SETTINGS = ("published", "paper")
 #: Fields that say where or how verbosely, not what: they are no part of the id.
 HOW = ("device", "deterministic", "loss")
+_FROM_RECIPE = (
+    "dim", "batch_size", "lr", "weight_decay", "lr_step", "lr_gamma", "sigma", "item_dropout", "options",
+)  # fmt: skip
 _OUTSIDE_ID = ("data_dir", *HOW)
 
 
@@ -152,20 +155,15 @@ class Spec:
         setting : {"published", "paper"}
             ``paper``: d 256 and batch 100, the common setting of Table 2 (Atten-Mixer, Section 5.1).
         **options
-            Fields of `Spec`, or options of the readout; None means not given. `data_dir` is stored as an absolute path, so that the run
-            can be resumed and pruned from any directory.
+            Fields of `Spec`, or options of the readout; None means not given. `data_dir` is stored as an absolute
+            path, so that the run can be resumed and pruned from any directory.
         """
         given = {k: v for k, v in options.items() if v is not None}
         known = {f.name for f in fields(cls)}
         readout = {**given.pop("options", {}), **{k: given.pop(k) for k in list(given) if k not in known}}
         recipe = recipe_of(model, given.get("encoder"), given.get("readout"), given.get("scorer"), readout)
         choose("setting", setting, SETTINGS)
-        base: dict[str, Any] = {
-            name: getattr(recipe, name)
-            for name in (
-                "dim", "batch_size", "lr", "weight_decay", "lr_step", "lr_gamma", "sigma", "item_dropout", "options",
-            )  # fmt: skip
-        }
+        base: dict[str, Any] = {name: getattr(recipe, name) for name in _FROM_RECIPE}
         if setting == "paper":
             base |= {"dim": 256, "batch_size": 100}
         if given.get("data_dir"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -139,10 +140,8 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     if isinstance(value, str) and kind is bool:
         value = {"true": True, "false": False}.get(value.lower(), value)
     elif isinstance(value, str) and kind in (int, float):
-        try:
+        with suppress(ValueError):
             value = kind(value)
-        except ValueError:
-            pass
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from dissect.models.gather import look_up, segment_sum
+from dissect.models.gather import look_up
 from dissect.training.loss import item_cross_entropy
+from mixer.segments import segment_sum
 
 
 def test_gradients_of_rows_and_scores_add_up() -> None:

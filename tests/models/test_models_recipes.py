@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from dissect.batch import Batch
 from dissect.errors import DissectError
-from dissect.models import ENCODERS, READOUTS, RECIPES, build, recipe_of
+from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, build, recipe_of
 from dissect.models.encoders import GRUCell
 from dissect.models.seams import Encoded
+from dissect.sparsity import resolve_parts
 from dissect.training.loss import item_cross_entropy
 
 BATCH = Batch.from_lists([[0, 1, 0], [2], [1, 2]], [1, 0, 2])
@@ -19,13 +20,13 @@ BATCH = Batch.from_lists([[0, 1, 0], [2], [1, 2]], [1, 0, 2])
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("readout", READOUTS)
-@pytest.mark.parametrize("scorer", ["dot", "cosine"])
+@pytest.mark.parametrize("scorer", SCORERS)
 def test_every_pair_of_halves_trains_a_step(encoder: str, readout: str, scorer: str) -> None:
-    model = build(recipe_of("srgnn", encoder, readout, scorer), items=5, dim=4)
+    model = build(recipe_of("srgnn", encoder, readout, scorer), items=5, dim=8)
     out = model(BATCH)
-    assert out.query.shape == (3, 4)
+    assert out.query.shape == (3, 8)
     assert BATCH.targets is not None
-    item_cross_entropy(out.query, out.table, BATCH.targets, model.scorer.cosine).backward()
+    item_cross_entropy(out.query, out.table, BATCH.targets, out.unit_items).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.layout == torch.strided, name
@@ -33,9 +34,9 @@ def test_every_pair_of_halves_trains_a_step(encoder: str, readout: str, scorer: 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_matrix_but_the_table_belongs_to_exactly_one_part(recipe: str) -> None:
-    model = build(recipe, items=5, dim=4)
+    model = build(recipe, items=5, dim=8)
     matrices = {n.removesuffix(".weight") for n, p in model.named_parameters() if p.dim() == 2} - {"embedding"}
-    named = [name for names in model.parts().values() for name in names]
+    named = [name for names in resolve_parts(model, model.parts()).values() for name in names]
     assert sorted(named) == sorted(matrices)
 
 
@@ -67,7 +68,12 @@ def test_gru_cell_equals_torchs() -> None:
 def test_mean_and_last_item_by_hand() -> None:
     clicks = torch.tensor([[1.0, 0], [2, 3], [3, 0], [5, 5], [1, 1], [3, 2]])
     encoded = Encoded(BATCH, clicks, torch.zeros(3, 2))
-    assert READOUTS["mean"](2)(encoded).tolist() == [[2, 1], [5, 5], [2, 1.5]]
+    unit = F.normalize(clicks, dim=1)
+    mean = torch.stack([unit[:3].mean(0), unit[3], unit[4:].mean(0)])
+    torch.testing.assert_close(READOUTS["mean"](2)(encoded), mean)
+    both = READOUTS["mean-last"](2)
+    expected = torch.cat([F.normalize(mean, dim=1), unit[[2, 3, 5]]], 1) @ both.get_parameter("w_m.weight").T
+    torch.testing.assert_close(both(encoded), expected)
     assert READOUTS["last-item"](2)(encoded).tolist() == [[3, 0], [5, 5], [3, 2]]
 
 

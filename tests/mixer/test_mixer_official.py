@@ -1,0 +1,104 @@
+"""The official reading equals the released code on the same weights: scores, loss and gradients."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixer import OfficialAttenMixer, OfficialReadout
+
+#: Computed by the released code (the file names its commit); ids start at 1 there, row 0 is padding.
+VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "attenmixer_released.json").read_text())
+MODULES = {
+    "embedding": "embedding",
+    "mattn.linear_zero": "readout.w_q",
+    "mattn.linear_one": "readout.w_k",
+    "mattn.linear_two": "readout.w_v",
+    "mattn.last_layernorm": "readout.norm",
+    "linear_transform": "readout.w_m",
+    **{f"linear_q.{i}": f"readout.intents.maps.{i}" for i in range(3)},
+}
+SESSIONS = [[i - 1 for i in session] for session in VECTORS["sessions"]]
+CLICKS = torch.tensor([i for session in SESSIONS for i in session])
+LENGTHS = torch.tensor([len(session) for session in SESSIONS])
+
+
+def _own(name: str) -> str:
+    module, _, kind = name.rpartition(".")
+    return f"{MODULES[module]}.{kind}"
+
+
+def _rows(name: str, tensor: Tensor) -> Tensor:
+    return tensor[1:] if name == "embedding.weight" else tensor
+
+
+@pytest.fixture
+def model() -> OfficialAttenMixer:
+    net = OfficialAttenMixer(12, **VECTORS["settings"]).double().eval()
+    with torch.no_grad():
+        for p, row in enumerate(VECTORS["parameters"]):
+            if row["name"] in VECTORS["unused"]:
+                continue
+            size = torch.Size(row["shape"])
+            values = 0.6 * torch.sin(1 + 7 * p + 1.7 * torch.arange(size.numel(), dtype=torch.float64))
+            net.get_parameter(_own(row["name"])).copy_(_rows(row["name"], values.reshape(size)))
+    return net
+
+
+def test_every_weight_is_mapped(model: OfficialAttenMixer) -> None:
+    used = [row["name"] for row in VECTORS["parameters"] if row["name"] not in VECTORS["unused"]]
+    assert {n for n, _ in model.named_parameters()} == {_own(name) for name in used}
+
+
+def test_scores_loss_and_gradients_equal_the_released_ones(model: OfficialAttenMixer) -> None:
+    scores = model(CLICKS, LENGTHS)
+    torch.testing.assert_close(scores, torch.tensor(VECTORS["scores"], dtype=torch.float64), rtol=0, atol=1e-9)
+    loss = F.cross_entropy(scores, torch.tensor(VECTORS["targets"]) - 1)
+    loss.backward()
+    assert loss.item() == pytest.approx(VECTORS["loss"], abs=1e-9)
+    for row in VECTORS["parameters"]:
+        if row["name"] in VECTORS["unused"]:
+            continue
+        grad = model.get_parameter(_own(row["name"])).grad
+        assert grad is not None
+        expected = _rows(row["name"], torch.tensor(row["grad"], dtype=torch.float64).reshape(row["shape"]))
+        torch.testing.assert_close(grad, expected, rtol=1e-7, atol=1e-8, msg=lambda m, n=row["name"]: f"{n}: {m}")
+
+
+def test_single_precision_stays_within_a_millionth(model: OfficialAttenMixer) -> None:
+    expected = torch.tensor(VECTORS["scores"])
+    assert float((model.float()(CLICKS, LENGTHS).detach() - expected).abs().max() / expected.abs().max()) < 1e-6
+
+
+def test_packed_equals_padded(model: OfficialAttenMixer) -> None:
+    padded = torch.zeros(len(SESSIONS), int(LENGTHS.max()), dtype=torch.int64)
+    for row, session in enumerate(SESSIONS):
+        padded[row, : len(session)] = torch.tensor(session)
+    assert torch.equal(model(padded, LENGTHS), model(CLICKS, LENGTHS))
+
+
+def test_scores_depend_on_the_padding(model: OfficialAttenMixer) -> None:
+    """The quirk that `slots` exists for."""
+    before = model(CLICKS, LENGTHS)
+    model.readout.slots = 20
+    assert float((model(CLICKS, LENGTHS) - before).abs().max().detach()) > 1e-3
+    model.readout.slots = 6
+    with pytest.raises(ValueError, match="a session has 7 items, more than the 6 slots"):
+        model(CLICKS, LENGTHS)
+
+
+def test_dropout_acts_in_training_alone(model: OfficialAttenMixer) -> None:
+    assert torch.equal(model(CLICKS, LENGTHS), model(CLICKS, LENGTHS))
+    model.train()
+    assert not torch.equal(model(CLICKS, LENGTHS), model(CLICKS, LENGTHS))
+
+
+def test_wrong_heads_are_refused() -> None:
+    with pytest.raises(ValueError, match="heads is 3; it must divide the width 8"):
+        OfficialReadout(8, heads=3)

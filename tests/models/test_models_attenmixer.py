@@ -1,0 +1,124 @@
+"""Atten-Mixer as a recipe: equal to the leaf package's models; its options, its controls, its refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dissect.batch import Batch, PackedExamples
+from dissect.errors import DissectError
+from dissect.models import RECIPES, Recipe, build, options_of, recipe_of
+from dissect.models.scorers import Scorer
+from dissect.training.loss import item_cross_entropy
+from mixer import AttenMixer, OfficialAttenMixer
+
+SESSIONS = [[0, 1, 0, 3], [2], [1, 2], [4, 4, 4, 5, 6, 1]]
+BATCH = Batch.from_lists(SESSIONS, [1, 0, 2, 5])
+OPTIONS = {"levels": 3, "heads": 2}
+
+
+def recipe(name: str, **options: object) -> Recipe:
+    return recipe_of(name, options={**OPTIONS, **options})
+
+
+def alike(own: nn.Module, other: nn.Module) -> None:
+    """Give `other` the weights of `own`, whose readout lies one module deeper."""
+    other.load_state_dict({name.replace("readout.mixer.", "readout."): p for name, p in own.state_dict().items()})
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"head_values": "full"}, {"positions": 4}, {"intents": "subsets", "levels": 6}]
+)
+def test_the_recipe_equals_the_package(options: dict[str, object]) -> None:
+    own = build(recipe("attenmixer", **options), items=7, dim=8, sigma=9.0)
+    other = AttenMixer(7, 8, sigma=9.0, **{**OPTIONS, **options})
+    alike(own, other)
+    torch.testing.assert_close(own.scores(BATCH), other(BATCH.items, BATCH.lengths))
+
+
+def test_the_official_recipe_equals_the_package() -> None:
+    own = build(recipe("attenmixer-official"), items=7, dim=8, longest=9).eval()
+    other = OfficialAttenMixer(7, 8, slots=10, **OPTIONS).eval()
+    alike(own, other)
+    torch.testing.assert_close(own.scores(BATCH), other(BATCH.items, BATCH.lengths))
+
+
+def test_the_training_loss_is_that_of_the_scores() -> None:
+    for name in ("attenmixer", "attenmixer-official", "meanpool", "meanlast", "srgnn+attenmixer"):
+        model = build(recipe_of(name, options=OPTIONS if options_of(RECIPES[name].readout) else None), 7, 8).eval()
+        out = model(BATCH)
+        assert BATCH.targets is not None
+        found = item_cross_entropy(out.query, out.table, BATCH.targets, out.unit_items)
+        torch.testing.assert_close(found, F.cross_entropy(model.scores(BATCH), BATCH.targets), msg=name)
+
+
+def test_equal_weights_make_it_the_control() -> None:
+    """With zero queries every map is uniform, and Atten-Mixer is `meanlast`: the control holds all but the maps."""
+    mixed, control = build(recipe("attenmixer"), 7, 8), build("meanlast", 7, 8)
+    with torch.no_grad():
+        mixed.get_parameter("readout.mixer.attention.w_q.weight").zero_()
+        control.embedding.weight.copy_(mixed.embedding.weight)
+        control.get_parameter("readout.w_m.weight").copy_(mixed.get_parameter("readout.mixer.w_m.weight"))
+    torch.testing.assert_close(mixed.scores(BATCH), control.scores(BATCH))
+
+
+def test_a_static_batch_gives_the_same_queries() -> None:
+    """Shapes that a graph capture needs: the clicks are padded by one more session, which changes no other."""
+    clicks = torch.tensor([i for session in SESSIONS for i in [*session, 0]])
+    lengths = torch.tensor([len(s) for s in SESSIONS])
+    start = (lengths + 1).cumsum(0) - lengths - 1
+    examples = PackedExamples(clicks, start, start + lengths)
+    model = build(recipe("attenmixer", positions=3), 7, 8)
+    index = torch.arange(4)
+    plain, padded = model(examples.batch(index)).query, model(examples.static_batch(index, 20)).query
+    torch.testing.assert_close(padded[:4], plain)
+
+
+def test_item_dropout_drops_normalised_entries_in_training_alone() -> None:
+    torch.manual_seed(0)
+    model = build(recipe_of("meanpool", item_dropout=0.5), items=40, dim=50)
+    out = model(BATCH)
+    assert not out.unit_items
+    unit = F.normalize(model.embedding.weight, dim=1)
+    kept = out.table != 0
+    assert 0.4 < float(kept.float().mean()) < 0.6
+    torch.testing.assert_close(out.table[kept], 2 * unit[kept])
+    assert model.eval()(BATCH).unit_items
+
+
+def test_scorers_by_hand() -> None:
+    query, table = torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0], [0.0, -1.0]])
+    wanted: dict[str, list[float]] = {"dot": [6, -4], "unit-items": [30, -40], "cosine": [6, -8]}
+    for name, scores in wanted.items():
+        found: Tensor = Scorer(name, 10.0).scores(query, table)
+        torch.testing.assert_close(found, torch.tensor([scores], dtype=torch.float32))
+
+
+def test_options_come_with_their_readout() -> None:
+    assert recipe_of("attenmixer-m").options["levels"] == 1
+    assert recipe_of("attenmixer-m", options={"levels": "4"}).options["levels"] == 4
+    assert recipe_of("attenmixer-m", readout="attenmixer-official").options["levels"] == 7  # another readout's own
+    assert recipe_of("srgnn", readout="attenmixer").options == options_of("attenmixer")
+    assert recipe_of("attenmixer", options={"values": "true", "p": 3}).options["p"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "says"),
+    [
+        ("srgnn", {"levels": 3}, "unknown option 'levels' of the readout 'soft-attention', which takes none"),
+        ("attenmixer", {"depth": 3}, "unknown option 'depth' .* it takes: levels, heads, p, head_values"),
+        ("attenmixer", {"levels": "two"}, "option levels is 'two'; it takes a whole number"),
+        ("attenmixer", {"levels": 2.5}, "option levels is 2.5; it takes a whole number"),
+        ("attenmixer", {"values": "yes"}, "option values is 'yes'; it takes true or false"),
+    ],
+)
+def test_wrong_options_are_refused(model: str, options: dict[str, object], says: str) -> None:
+    with pytest.raises(DissectError, match=says):
+        recipe_of(model, options=options)
+
+
+def test_heads_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(DissectError, match="readout 'attenmixer': heads is 3; it must divide the width 8"):
+        build(recipe("attenmixer", heads=3), 7, 8)
