@@ -10,6 +10,12 @@ from mixer.attention import MIXTURES, AttentionMaps, lp_mixture
 from mixer.intents import Intents
 from mixer.segments import segment_sum
 
+#: How the pooled state and the last item become the query.
+OUTPUTS = {
+    "linear": "W_m [s || h_n] (Eq. 4)",
+    "residual": "s + W_m [s || h_n]; ours",
+    "pooled": "s alone, which stays in the space of the items (as in CORE, arXiv 2204.11067); ours",
+}
 #: What a head pools: its slice of the states, or the whole state with the heads summed or side by side.
 HEAD_VALUES = ("slices", "sum", "full")
 
@@ -72,6 +78,8 @@ class AttenMixerReadout(nn.Module):
         See `mixer.attention.AttentionMaps`; variants of ours.
     values : bool
         Whether the states are mapped by a W_v, d x d, before they are pooled; ours.
+    output : {"linear", "residual", "pooled"}
+        See `OUTPUTS`.
 
     Notes
     -----
@@ -83,6 +91,7 @@ class AttenMixerReadout(nn.Module):
         self, dim: int, levels: int = 7, heads: int = 8, p: float = 4.0, *, head_values: str = "slices",
         intents: str = "sets", mixture: str = "lp", dropout: float = 0.0, map_dropout: float = 0.0,
         sharpness: float = 1.0, learn_sharpness: bool = False, positions: int = 0, values: bool = False,
+        output: str = "linear",
     ) -> None:  # fmt: skip
         super().__init__()
         if head_values not in HEAD_VALUES:
@@ -91,19 +100,24 @@ class AttenMixerReadout(nn.Module):
             raise ValueError(f"unknown mixture {mixture!r}; choose from: {', '.join(MIXTURES)}")
         if not p >= 1:
             raise ValueError(f"p is {p}; it must be >= 1")
+        if output not in OUTPUTS:
+            raise ValueError(f"unknown output {output!r}; choose from: {', '.join(OUTPUTS)}")
+        if output != "linear" and head_values == "full":
+            raise ValueError(f"output {output} needs a pooled state of width d; head_values full has H d")
         for name, share in (("dropout", dropout), ("map_dropout", map_dropout)):
             if not 0 <= share < 1:
                 raise ValueError(f"{name} is {share}; it must lie in [0, 1)")
         if intents == "subsets" and positions:
             raise ValueError("positions have no place with intents from every subset")
         self.heads, self.p, self.head_values, self.mixture = heads, p, head_values, mixture
-        self.dropout, self.map_dropout = dropout, map_dropout
+        self.dropout, self.map_dropout, self.output = dropout, map_dropout, output
         self.intents = Intents(dim, levels, intents)
         self.attention = AttentionMaps(
             dim, heads, sharpness=sharpness, learn_sharpness=learn_sharpness, positions=positions, levels=levels
         )
         self.w_v = nn.Linear(dim, dim, bias=False) if values else None
-        self.w_m = nn.Linear(dim * (1 + (heads if head_values == "full" else 1)), dim, bias=False)
+        width = dim * (1 + (heads if head_values == "full" else 1))
+        self.w_m = None if output == "pooled" else nn.Linear(width, dim, bias=False)
 
     def forward(self, hidden: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Read sessions out.
@@ -135,7 +149,10 @@ class AttenMixerReadout(nn.Module):
         if self.training and self.map_dropout:
             weights = F.dropout(weights, self.map_dropout)
         pooled = F.normalize(self._pool(hidden, weights, rows, lengths.numel()), dim=1)
-        return self.w_m(torch.cat([pooled, hidden.index_select(0, lengths.cumsum(0) - 1)], 1))
+        if self.w_m is None:
+            return pooled
+        mapped = self.w_m(torch.cat([pooled, hidden.index_select(0, lengths.cumsum(0) - 1)], 1))
+        return pooled + mapped if self.output == "residual" else mapped
 
     def weights(self, hidden: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The mixed attention weights of packed clicks, (T, H); arguments as in `forward`."""

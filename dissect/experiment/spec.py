@@ -208,11 +208,18 @@ class Spec:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
+    def _science(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if k not in _OUTSIDE_ID}
+
+    @property
+    def science(self) -> str:
+        """Every field that matters to what comes out, as text: equal for the same run on the same data."""
+        return json.dumps(self._science(), sort_keys=True)
+
     def run_id(self, data_sha256: str) -> str:
         """``MODEL-DATASET-xxxxxxxx``: equal for equal science.
 
         The digest covers every field but where the data lie and the device, the schema and the data's hash.
         """
-        science = {k: v for k, v in asdict(self).items() if k not in _OUTSIDE_ID}
-        text = json.dumps([SCHEMA, data_sha256, science], sort_keys=True)
+        text = json.dumps([SCHEMA, data_sha256, self._science()], sort_keys=True)
         return f"{self.model}-{self.dataset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

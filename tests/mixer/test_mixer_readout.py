@@ -60,7 +60,11 @@ def written_out(net: AttenMixerReadout, h: Tensor) -> Tensor:
         full = sum((mixed[j] * values[j] for j in range(n)), torch.zeros(DIM, dtype=h.dtype))
         pooled.append(full[part] if net.head_values == "slices" else full)
     s = torch.stack(pooled).sum(0) if net.head_values == "sum" else torch.cat(pooled)
-    return net.w_m.weight @ torch.cat([s / s.norm(), h[-1]])
+    s = s / s.norm()
+    if net.w_m is None:
+        return s
+    mapped = net.w_m.weight @ torch.cat([s, h[-1]])
+    return s + mapped if net.output == "residual" else mapped
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def written_out(net: AttenMixerReadout, h: Tensor) -> Tensor:
     [
         {}, {"levels": 1}, {"levels": 10}, {"heads": 1}, {"heads": 8}, {"p": 1.0}, {"p": 2.5}, {"head_values": "sum"},
         {"head_values": "full"}, {"intents": "all"}, {"intents": "concatenated"}, {"mixture": "max"}, {"values": True},
-        {"intents": "subsets", "levels": 7},
+        {"intents": "subsets", "levels": 7}, {"output": "residual"}, {"output": "pooled"},
     ],
     ids=str,
 )  # fmt: skip
@@ -105,6 +109,7 @@ def test_no_session_sees_another() -> None:
 def test_a_session_of_one_item_reads_that_item() -> None:
     net, (hidden, lengths) = readout(), states([1])
     unit = F.normalize(hidden, dim=1)
+    assert net.w_m is not None
     torch.testing.assert_close(net(hidden, lengths), net.w_m(torch.cat([unit, unit], 1)))
 
 
@@ -210,6 +215,8 @@ def test_a_model_scores_unit_items() -> None:
         ({"mixture": "mean"}, "lp, max"),
         ({"head_values": "half"}, "slices, sum, full"),
         ({"intents": "subsets", "levels": 11}, "up to 10 items"),
+        ({"output": "mean"}, "linear, residual, pooled"),
+        ({"output": "pooled", "head_values": "full"}, "needs a pooled state of width d"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], says: str) -> None:

@@ -29,6 +29,8 @@ class AttenMixer(Readout):
         self.mixer = AttenMixerReadout(dim, **options)
         if self.mixer.w_v is not None:
             self.PARTS = {**self.PARTS, "attention": (*self.PARTS["attention"], "mixer.w_v")}
+        if self.mixer.w_m is None:
+            self.PARTS = {**self.PARTS, "transformation": ()}
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""
