@@ -306,6 +306,29 @@ def prune(
 
 
 @main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--variant", default="small", show_default=True, help="small: for a CPU; full: the paper's setting.")
+@click.option("--budget", metavar="TIME", help="Stop after 90s, 8m or 2h; the same command goes on later.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Directory for run folders; the table goes to OUT/suites.")
+@click.option("--records", type=click.Path(path_type=Path),
+              help="Where finished records lie too [default: ../records from FILE].")
+@click.option("--keep", is_flag=True, help="Copy each finished run, without weights, into the records.")
+@click.option("--dry-run", is_flag=True, help="List the runs, and which are recorded.")
+@click.option("--format", "how", default="text", show_default=True, help="Of the table: text, markdown or latex.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie (else DISSECT_DATA, cache).")
+@click.option("--device", help="auto, cpu, cuda or mps.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def suite(file: Path, data_dir: Path | None, **options: Any) -> None:
+    """Run what FILE lists and is not recorded yet, most important first, and print one table."""
+    from dissect.experiment.suite import suite_command
+
+    left = suite_command(file, data_dir=str(data_dir.expanduser().resolve()) if data_dir else None, **options)
+    if left:
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("items", nargs=-1, required=True, type=int)
 @click.option("-k", "--top", default=20, show_default=True, type=click.IntRange(1), help="How many items.")

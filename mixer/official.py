@@ -70,11 +70,21 @@ class OfficialReadout(nn.Module):
         every = torch.arange(count, device=hidden.device)
         rows = torch.repeat_interleave(every, lengths, output_size=clicks)
         hidden = F.normalize(F.dropout(F.normalize(hidden, dim=1), self.dropout, self.training), dim=1)
-        weights = segment_softmax(2 * self._mixed(hidden, lengths, rows), lengths, rows)  # (T, H)
+        weights = self._weights(hidden, lengths, rows)
         weights = F.dropout(weights, self.dropout, self.training)
         values = self.w_v(hidden).view(clicks, self.heads, -1)
         pooled = self.norm(segment_sum((values * weights[:, :, None]).flatten(1), rows, count))
         return self.w_m(torch.cat([pooled, hidden.index_select(0, lengths.cumsum(0) - 1)], 1))
+
+    def weights(self, hidden: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """The attention weights of packed clicks, (T, H), without dropout; arguments as in `forward`."""
+        hidden, lengths = pack(hidden, lengths, mask)
+        every = torch.arange(lengths.numel(), device=hidden.device)
+        rows = torch.repeat_interleave(every, lengths, output_size=hidden.shape[0])
+        return self._weights(F.normalize(hidden, dim=1), lengths, rows)
+
+    def _weights(self, hidden: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+        return segment_softmax(2 * self._mixed(hidden, lengths, rows), lengths, rows)  # (T, H)
 
     def _mixed(self, hidden: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
         """Mixed maps of packed clicks, (T, H), before the second softmax."""

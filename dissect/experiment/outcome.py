@@ -9,15 +9,17 @@ import numpy as np
 
 from dissect.batch import PackedExamples
 from dissect.experiment import record
+from dissect.experiment.attention import attention_sample
 from dissect.experiment.callbacks import Recorder, Selection
 from dissect.experiment.machine import device_name, peak_device_memory_mb, peak_memory_mb
+from dissect.experiment.pruning import pruning_curve
 from dissect.experiment.spec import SCHEMA
 from dissect.experiment.splits import Splits
 from dissect.experiment.weights import write_weights
 from dissect.models import SessionModel
 from dissect.sparsity import Instrument
 from dissect.training.baselines import baseline_ranks
-from dissect.training.evaluate import Ranks, by_length, metrics, rank_examples
+from dissect.training.evaluate import Ranks, by_length, latency_ms, metrics, rank_examples
 from dissect.training.plan import Plan
 from dissect.training.progress import counting
 from dissect.training.train import Loop
@@ -116,6 +118,13 @@ class Outcome:
             pruned["valid"] = None if optimistic else chosen["valid_pruned"]
             curves = {rule: self.instrument.thresholds(rule) for rule in ("log-alpha", "magnitude")}
             folder.write_json(record.THRESHOLDS, curves)
+            if run.world.main:
+                options: Any = {"ties": spec.ties, "seen": self.splits.seen}
+                curve = pruning_curve(self.model, self.instrument, self.splits.test, **options)
+                folder.write_json(record.PRUNING, curve)
+        sample = attention_sample(self.model, self.splits.test, run.data.first_id)
+        if sample is not None:
+            folder.write_json(record.ATTENTION, sample)
         if folder.writes:
             if self.instrument is not None:
                 write_weights(self.instrument.export(), folder / record.PRUNED_WEIGHTS)
@@ -145,6 +154,7 @@ class Outcome:
             "parameters": sum(p.numel() for name, p in named if "log_sigma2" not in name),
             "seconds_per_epoch": round(len(self.splits.train) / rate, 2),
             "examples_per_second": round(rate, 1),
+            "latency_ms": round(latency_ms(self.model, self.splits.test), 3),
             "device": device_name(run.device),
             "processes": run.world.size,
             "precision": spec.precision,

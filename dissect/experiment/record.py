@@ -22,6 +22,8 @@ PRUNED_WEIGHTS = "pruned.safetensors"
 STATE = "state/state.pt"
 RESULT = "result.json"
 THRESHOLDS = "thresholds.json"
+ATTENTION = "attention.json"
+PRUNING = "pruning.json"
 FIGURES = "figures"
 #: What a committed record leaves out, as patterns.
 LARGE = ("*.safetensors", "state")

@@ -79,3 +79,7 @@ class Readout(nn.Module):
     def forward(self, encoded: Encoded) -> Tensor:  # pragma: no cover - interface
         """Read out `encoded`."""
         raise TypeError(f"{type(self).__name__} has no forward")
+
+    def attention(self, encoded: Encoded) -> Tensor | None:
+        """Weight of each click and head in the readout, (T, H); None where there are none."""
+        return None

@@ -6,6 +6,7 @@ and no top-k is ever taken.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
@@ -131,9 +132,7 @@ def rank_examples(
     first, stop = part or (0, len(examples))
     device = examples.clicks.device
     with evaluating(model):
-        # Any output names the table; the normalised copy that a cosine needs is made once.
-        output = model(examples.batch(torch.zeros(1, dtype=torch.int64, device=device)))
-        table = F.normalize(output.table, dim=1) if output.unit_items else output.table
+        table = _scored_table(model, examples)
         items = table.shape[0]
         # |q . e| <= |q| |e|: a look at the norms spares one at every score.
         longest = table.norm(dim=1).max()
@@ -157,6 +156,39 @@ def rank_examples(
             if progress:
                 progress(i + len(batch) - first, stop - first)
     return torch.cat(out).numpy() if out else np.empty(0, np.float32)
+
+
+def _scored_table(model: torch.nn.Module, examples: PackedExamples) -> Tensor:
+    """The table that queries are multiplied with: any output names it, and a normalised copy is made once."""
+    output = model(examples.batch(torch.zeros(1, dtype=torch.int64, device=examples.clicks.device)))
+    return F.normalize(output.table, dim=1) if output.unit_items else output.table
+
+
+def latency_ms(model: torch.nn.Module, examples: PackedExamples, top: int = 20, rounds: int = 60) -> float:
+    """Median milliseconds from one session's clicks to its `top` items, one session at a time.
+
+    Parameters
+    ----------
+    model : Module
+    examples : PackedExamples
+        From which `rounds` are taken at even distances.
+    top : int
+    rounds : int
+    """
+    device = examples.clicks.device
+    chosen = torch.linspace(0, len(examples) - 1, rounds + 5).long()
+    times = []
+    with evaluating(model):
+        table = _scored_table(model, examples)
+        for i in chosen.tolist():
+            index = torch.tensor([i], device=device)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            begun = time.perf_counter()
+            query = model(examples.batch(index)).query.float()
+            (query @ table.t()).topk(min(top, table.shape[0])).indices.cpu()  # what is on the CPU has been waited for
+            times.append(1e3 * (time.perf_counter() - begun))
+    return float(np.median(times[5:]))
 
 
 def metrics(ranks: Ranks) -> dict[str, float]:

@@ -36,6 +36,10 @@ class AttenMixer(Readout):
         """Return (B, d)."""
         return self.mixer(encoded.clicks, encoded.batch.lengths)
 
+    def attention(self, encoded: Encoded) -> Tensor:
+        """Mixed weight of each click and head, (T, H)."""
+        return self.mixer.weights(encoded.clicks, encoded.batch.lengths)
+
 
 class OfficialAttenMixer(Readout):
     """What the released code computes; see :class:`mixer.OfficialReadout`.
@@ -60,3 +64,7 @@ class OfficialAttenMixer(Readout):
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""
         return self.mixer(encoded.clicks, encoded.batch.lengths)
+
+    def attention(self, encoded: Encoded) -> Tensor:
+        """Mixed weight of each click and head, (T, H)."""
+        return self.mixer.weights(encoded.clicks, encoded.batch.lengths)

@@ -31,6 +31,13 @@ class SoftAttentionReadout(Readout):
         """Return (B, d)."""
         batch, h = encoded.batch, encoded.clicks
         last = h.index_select(0, batch.last)  # (B, d)
-        weight = self.q(torch.sigmoid(self.w1(last).index_select(0, batch.rows) + self.w2(h)))  # (T, 1)
-        pooled = segment_sum(weight * h, batch.rows, len(batch))
+        pooled = segment_sum(self._weight(h, last, batch.rows) * h, batch.rows, len(batch))
         return self.w3(torch.cat([pooled, last], 1))
+
+    def attention(self, encoded: Encoded) -> Tensor:
+        """``a_i`` of each click, (T, 1); it may be negative."""
+        h = encoded.clicks
+        return self._weight(h, h.index_select(0, encoded.batch.last), encoded.batch.rows)
+
+    def _weight(self, h: Tensor, last: Tensor, rows: Tensor) -> Tensor:
+        return self.q(torch.sigmoid(self.w1(last).index_select(0, rows) + self.w2(h)))
