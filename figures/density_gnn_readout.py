@@ -17,27 +17,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from style import HERE, RECORDS, run
+from style import HERE, RECORDS, not_run, run
 
-from dissect.report.plot import save_figure, write_density_figure
+from dissect.report.plot import write_density_figure
 
 NAMES = ("diginetica-srgnn-sparsevd-gnn", "diginetica-srgnn-sparsevd-readout")
-
-
-def not_run(missing: list[str]) -> list[Path]:
-    """Write a figure that says which records are missing: an empty place is no result."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.6, 2))
-    figure.text(0.5, 0.5, "not run: " + ", ".join(missing), ha="center", va="center")
-    return save_figure(figure, HERE, "density_gnn_readout")
 
 
 def main() -> list[Path]:
     """Draw each run by itself, with its tensors, and the two overlaid."""
     missing = [name for name in NAMES if not (RECORDS / name / "result.json").exists()]
     if missing:
-        paths = not_run(missing)
+        paths = not_run("density_gnn_readout", missing, "dissect suite analyses/suites/fig3_density.toml")
     else:
         runs = [RECORDS / name for name in NAMES]
         paths = write_density_figure(runs, HERE, "density_gnn_readout")

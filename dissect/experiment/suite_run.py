@@ -1,0 +1,205 @@
+"""Running a suite: within a budget, most important first, what is recorded skipped; then one table."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dissect.errors import DissectError
+from dissect.experiment import record
+from dissect.experiment.main import resume_run, start_run
+from dissect.experiment.record import copy_record
+from dissect.experiment.spec import Spec
+from dissect.experiment.suite import Entry, Suite, find_records, load_suite, rows
+from dissect.report.compare import compare
+from dissect.report.formats import Table, choose_format, render
+from dissect.report.layout import tables
+
+
+def seconds(text: str) -> float:
+    """``90``, ``90s``, ``8m`` or ``2h`` in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if match is None:
+        raise DissectError(f"{text!r} is no time; write 90s, 8m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+@contextmanager
+def _alarm(left: float | None) -> Iterator[None]:
+    """Ask the run to stop after `left` seconds, as SIGTERM would: it saves its state."""
+    if left is None:
+        yield
+        return
+    timer = threading.Timer(left, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _unfinished(entry: Entry, out: Path) -> Path | None:
+    for spec_file in out.glob(f"{entry.spec.model}-{entry.spec.dataset}-*/{record.SPEC}"):
+        folder = spec_file.parent
+        if (folder / record.STATE).exists() and not (folder / record.RESULT).exists():
+            try:
+                spec = Spec.from_json(spec_file.read_text(), str(spec_file))
+            except DissectError:
+                continue
+            if spec.science == entry.spec.science:
+                return folder
+    return None
+
+
+def run_suite(
+    suite: Suite,
+    *,
+    out: Path,
+    records: Path | None = None,
+    budget: float | None = None,
+    keep: bool = False,
+    device: str | None = None,
+    data_dir: str | None = None,
+    quiet: bool = False,
+) -> tuple[dict[int, Path], list[str]]:
+    """Run what is not recorded yet, most important first.
+
+    Parameters
+    ----------
+    suite : Suite
+    out : path
+        Where run folders go.
+    records : path, optional
+        Where finished records lie too.
+    budget : float, optional
+        Seconds for all; the run that it cuts short has saved its state, and the next call goes on with it.
+    keep : bool
+        Whether to copy each finished run, without its weights, into `records`.
+    device, data_dir, quiet
+        As for `dissect run`.
+
+    Returns
+    -------
+    found : dict of int to path
+        Finished runs by the entry's number.
+    failed : list of str
+        A line for each run that failed; the others went on.
+    """
+    places = [place for place in (records, out) if place is not None]
+    found, failed = find_records(suite, places), []
+    end = None if budget is None else time.monotonic() + budget
+    todo = [i for i in range(len(suite.entries)) if i not in found]
+    _say(f"{suite.title} ({suite.variant}): {len(found)} of {len(suite.entries)} runs are recorded")
+    for done, i in enumerate(todo):
+        entry = suite.entries[i]
+        left = None if end is None else end - time.monotonic()
+        if left is not None and left <= 0:
+            break
+        _say(f"[{len(found) + 1}/{len(suite.entries)}] {entry.label}, seed {entry.spec.seed}")
+        begun = _unfinished(entry, out)
+        result: dict[str, Any] = {}
+        # A run's own tables would bury the suite's: a line says what came out.
+        with _alarm(left), redirect_stdout(io.StringIO()):
+            try:
+                if begun is not None:
+                    result = resume_run(begun, data_dir, quiet)
+                else:
+                    options = {k: v for k, v in entry.options.items() if k != "model"}
+                    options |= {"device": device, "data_dir": data_dir}
+                    given = {k: v for k, v in options.items() if v is not None}
+                    result = start_run(entry.spec.model, given, out=out, init=None, force=False, quiet=quiet)
+            except DissectError as error:
+                if end is not None and error.status == 128 + signal.SIGTERM and time.monotonic() >= end - 1:
+                    _say(f"the budget is spent: {len(todo) - done} runs are left; the same command goes on")
+                    break
+                if error.status > 128:
+                    raise
+                failed.append(f"{entry.label}, seed {entry.spec.seed}: {error}")
+                _say(f"failed: {failed[-1]}")
+                continue
+        test = result["test"]
+        _say(f"  HR@20 {test['hr@20']:.2f}, MRR@20 {test['mrr@20']:.2f}, {result['seconds_per_epoch']:.0f} s an epoch")
+        path = find_records(replace(suite, entries=(entry,)), [out])[0]
+        if keep and records is not None:
+            path = copy_record(path, records / path.name)
+        found[i] = path
+    return found, failed
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def plan(suite: Suite, found: Mapping[int, Path]) -> str:
+    """The runs in the order in which they would be run, as lines."""
+    lines = []
+    for i, entry in enumerate(suite.entries):
+        state = str(found[i]) if i in found else "not run"
+        lines.append(f"{entry.priority}  {entry.label}, seed {entry.spec.seed}: {state}")
+    return "\n".join(lines)
+
+
+def suite_tables(suite: Suite, found: Mapping[int, Path]) -> list[Table]:
+    """The suite's runs compared, with a note for what has not been run; none where nothing has."""
+    by_label = rows(suite, found)
+    there = {label: paths for label, paths in by_label.items() if paths}
+    if not there:
+        return []
+    baseline = suite.baseline if suite.baseline in there else None
+    first, *others = tables(compare(there, baseline, suite.metrics))
+    missing = [label for label, paths in by_label.items() if not paths]
+    notes = [f"not run: {', '.join(missing)}"] if missing else []
+    if suite.baseline and baseline is None:
+        notes.append(f"the baseline {suite.baseline!r} is not run: the first row stands in for it")
+    title = f"{suite.title} ({suite.variant}). {first.title}"
+    return [replace(first, title=title, notes=[*notes, *first.notes]), *others]
+
+
+def suite_command(
+    file: Path,
+    *,
+    variant: str,
+    budget: str | None,
+    out: Path,
+    records: Path | None,
+    keep: bool,
+    dry_run: bool,
+    how: str,
+    data_dir: str | None,
+    device: str | None,
+    quiet: bool,
+) -> int:
+    """`dissect suite`: run, print one table and write it; returns how many runs are left or failed."""
+    choose_format(how)
+    limit = None if budget is None else seconds(budget)
+    suite = load_suite(file, variant)
+    records = records or file.resolve().parent.parent / "records"
+    if dry_run:
+        print(plan(suite, find_records(suite, [records, out])))
+        return 0
+    found, failed = run_suite(
+        suite, out=out, records=records, budget=limit, keep=keep, device=device, data_dir=data_dir, quiet=quiet
+    )
+    made = suite_tables(suite, found)
+    if made:
+        print("\n\n".join(render(table, how) for table in made))
+        for form, ending in (("markdown", "md"), ("latex", "tex")):
+            target = out / "suites" / f"{suite.name}-{variant}.{ending}"
+            record.write_atomically(target, "\n\n".join(render(table, form) for table in made) + "\n")
+            _say(f"table: {target}")
+    for line in failed:
+        _say(f"failed: {line}")
+    left = len(suite.entries) - len(found)
+    _say(f"{left} of {len(suite.entries)} runs are left" if left else "all runs are recorded")
+    return left

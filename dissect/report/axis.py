@@ -1,0 +1,143 @@
+"""A metric against one choice, such as levels or session length: seeds as points, their mean as a line."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dissect.report import style
+from dissect.report.runs import Row
+
+#: Colour, dash and marker by model; a model keeps its own in every figure.
+MODELS: dict[str, tuple[str, Any, str]] = {
+    "attenmixer": ("#D55E00", "-", "o"),
+    "attenmixer-ours": ("#CC79A7", "-", "P"),
+    "attenmixer-official": ("#E69F00", (0, (6, 2)), "v"),
+    "meanlast": ("#009E73", (0, (6, 2)), "s"),
+    "meanpool": ("#009E73", "-", "D"),
+    "srgnn": ("#0072B2", "-", "^"),
+    "srgnn+attenmixer": ("#56B4E9", (0, (6, 2)), "X"),
+    "last-item": ("#666666", (0, (1, 2)), "h"),
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a panel.
+
+    Attributes
+    ----------
+    label : str
+    model : str
+        A key of `MODELS`.
+    points : mapping
+        Place on the axis -> values, one a seed.
+    """
+
+    label: str
+    model: str
+    points: Mapping[Any, Sequence[float]]
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> float:
+    """Half the width of Student's interval of a mean over seeds; 0 for one seed, of which nothing can be said."""
+    if len(values) < 2:
+        return 0.0
+    from scipy import stats
+
+    return float(stats.sem(values) * stats.t.ppf(0.5 + level / 2, len(values) - 1))
+
+
+def draw_axis(
+    axes: Axes, series: Sequence[Series], places: Sequence[Any], references: Mapping[str, tuple[str, Sequence[float]]]
+) -> None:
+    """Draw `series` over `places`, evenly spaced, with `references` (label -> model, values) as level lines.
+
+    Bars are 95% intervals of the mean over seeds (Student's t), small points the seeds.
+    """
+    at = {place: i for i, place in enumerate(places)}
+    for i, each in enumerate(series):
+        color, dash, marker = MODELS[each.model]
+        there = [place for place in places if each.points.get(place)]
+        x = np.array([at[place] for place in there], float) + 0.06 * (i - (len(series) - 1) / 2)
+        means = [float(np.mean(each.points[place])) for place in there]
+        bars = [interval(each.points[place]) for place in there]
+        axes.errorbar(
+            x, means, yerr=bars, color=color, linestyle=dash, marker=marker, markersize=6, capsize=3, label=each.label,
+            linewidth=1.6, zorder=3,
+        )  # fmt: skip
+        for place, where in zip(there, x, strict=True):
+            axes.plot([where] * len(each.points[place]), each.points[place], ".", color=color, alpha=0.4, zorder=2)
+    for label, (model, values) in references.items():
+        if not len(values):
+            continue
+        color, dash, _ = MODELS[model]
+        axes.axhline(float(np.mean(values)), color=color, linestyle=dash, linewidth=1.4, label=label, zorder=1)
+        half = interval(values)
+        if half:
+            axes.axhspan(float(np.mean(values)) - half, float(np.mean(values)) + half, color=color, alpha=0.10, lw=0)
+    axes.set_xticks(range(len(places)), [str(place) for place in places])
+
+
+def axis_figure(
+    panels: Mapping[str, tuple[Sequence[Series], Mapping[str, tuple[str, Sequence[float]]]]],
+    places: Sequence[Any],
+    *,
+    xlabel: str,
+    title: str,
+    caption: str,
+) -> Figure:
+    """One panel for each metric (its name on the y axis), one legend, a caption below.
+
+    Parameters
+    ----------
+    panels : mapping
+        Name of the metric -> series, references; see `draw_axis`.
+    places : sequence
+        What stands on the axis, in order.
+    xlabel, title, caption : str
+    """
+    with mpl.rc_context(style.RC):
+        figure = Figure(figsize=(9.6, 4.6))
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (name, (series, references)) in zip(grid, panels.items(), strict=True):
+            draw_axis(axes, series, places, references)
+            axes.set_ylabel(name)
+            axes.set_xlabel(xlabel)
+        finish(figure, grid[0], title, caption)
+    return figure
+
+
+def finish(figure: Figure, legend_of: Axes, title: str, caption: str, top: float = 0.89) -> None:
+    """Title, one legend under it, and a caption at the foot; the panels between them."""
+    lines = textwrap.wrap(caption, 150)
+    height = figure.get_size_inches()[1]
+    foot = (0.17 * len(lines) + 0.1) / height
+    figure.suptitle(title, x=0.01, y=0.985, ha="left", fontsize=11)
+    handles, labels = legend_of.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.005, 0.94), ncols=4, fontsize=8)
+    figure.text(0.01, 0.012, "\n".join(lines), fontsize=7.5, color=style.MUTED, va="bottom", linespacing=1.35)
+    figure.tight_layout(rect=(0, foot, 1, top))
+
+
+def describe(results: Sequence[Row]) -> str:
+    """Data set, protocol, N and seeds of some results, as a caption says them."""
+    if not results:
+        return "not run"
+    first = results[0]
+    data, protocol = first["dataset"], first["protocol"]
+    seeds = sorted({result["seed"] for result in results})
+    subset = f", {data['max_train']:,} training sessions drawn" if data.get("max_train") else ""
+    return (
+        f"{data['name']}{subset}, {data['train_examples']:,} training examples, protocol {protocol['name']}"
+        f"{', refit' if protocol['refit'] else ''}, ties {protocol['ties']}; "
+        f"N = {data['test_examples']:,} test examples; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
+    )

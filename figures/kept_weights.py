@@ -1,0 +1,80 @@
+"""Accuracy of SR-GNN pruned harder and harder, with Atten-Mixer and the controls as level lines.
+
+Claim under test (Atten-Mixer, WSDM'23, Sections 3.3 and 5.2): SR-GNN keeps its accuracy with most weights pruned, and a
+model without propagation is better than it.
+
+Command: ``make figures`` (or ``python figures/kept_weights.py``), from the records of::
+
+    dissect suite analyses/suites/pruned.toml --keep
+
+Expected under the claim: a curve that is flat down to few kept weights, below Atten-Mixer's line. Pruned weights are
+set to zero and nothing is trained again. The curve is measured on every k-th test example, so that it may stand a
+little off the full test's value; the number is in the caption.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from style import HERE, RC, not_run, run, suite_runs, values
+
+from dissect.report.axis import MODELS, describe, finish, interval
+from dissect.report.plot import save_figure
+
+LINES = {"SR-GNN": "srgnn", "SR-GNN without propagation": "last-item", "mean-pool": "meanpool",
+         "Atten-Mixer": "attenmixer"}  # fmt: skip
+CURVES = {"log-alpha": ("#000000", "-", "o"), "magnitude": ("#999999", (0, (6, 2)), "s")}
+PRUNED = "SR-GNN, SparseVD"
+
+
+def main() -> list[Path]:
+    """Draw HR@20 and MRR@20 against the share of wrapped weights that is kept."""
+    suite, found = suite_runs("pruned")
+    curves: list[dict[str, Any]] = [
+        json.loads((r.path / "pruning.json").read_text()) for r in found[PRUNED] if (r.path / "pruning.json").exists()
+    ]
+    if not curves:
+        return not_run("kept_weights", [PRUNED], "dissect suite analyses/suites/pruned.toml --keep")
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(9.6, 4.6))
+        panels = figure.subplots(1, 2)
+        for axes, metric in zip(panels, ("hr@20", "mrr@20"), strict=True):
+            for rule, (color, dash, marker) in CURVES.items():
+                points = [[p for p in curve["points"] if p["rule"] == rule] for curve in curves]
+                shares = np.array([[max(p["kept"], 1) / p["total"] for p in one] for one in points])
+                y = np.array([[p[metric] for p in one] for one in points])
+                axes.plot(shares.T, y.T, color=color, alpha=0.3, linewidth=0.8)
+                axes.plot(
+                    np.exp(np.log(shares).mean(0)), y.mean(0), color=color, linestyle=dash, marker=marker, markersize=4,
+                    label=f"SR-GNN pruned by {rule}",
+                )  # fmt: skip
+            for label, model in LINES.items():
+                own = values(found[label], metric)
+                if not own:
+                    continue
+                line_color, line_dash, _ = MODELS[model]
+                mean, half = float(np.mean(own)), interval(own)
+                axes.axhline(mean, color=line_color, linestyle=line_dash, linewidth=1.4, label=label)
+                axes.axhspan(mean - half, mean + half, color=line_color, alpha=0.10, linewidth=0)
+            axes.set_xscale("log")
+            axes.set_xlabel("kept / total wrapped weights")
+            axes.set_ylabel(f"{metric.upper()} (%)")
+        results = [r.result for runs in found.values() for r in runs if r.result is not None]
+        total = curves[0]["points"][0]["total"]
+        missing = [label for label, runs in found.items() if not runs]
+        caption = (
+            f"{describe(results)} d = {suite.entries[0].spec.dim}. {total:,} wrapped weights (without the item "
+            f"table); the leftmost point keeps none. Curves: {curves[0]['examples']:,} test examples, "
+            f"{len(curves)} seeds, mean and each; lines and bands: all test examples, mean and 95% interval over seeds."
+        ) + (f" Not run: {', '.join(missing)}." if missing else "")
+        finish(figure, panels[0], "SR-GNN pruned after SparseVD, beside models without propagation", caption, top=0.86)
+    return save_figure(figure, HERE, "kept_weights")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,84 @@
+"""The paper's tables beside ours: what the three table scripts share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from style import HERE, PUBLISHED, suite_runs, values
+
+from dissect.experiment.record import write_atomically
+from dissect.report.axis import describe
+from dissect.report.formats import Table, render
+from dissect.report.runs import Run
+from dissect.report.statistics import bound_violations
+
+VARIANTS = {"full": "ours, full", "small": "ours, subset"}
+
+
+def paper(table: str) -> Mapping[str, Any]:
+    """A table of the paper."""
+    return json.loads(PUBLISHED.read_text())[table]
+
+
+def cell(runs: Sequence[Run], metric: str) -> str:
+    """Mean and, of several seeds, standard deviation; ``not run`` for none."""
+    found = values(runs, metric)
+    if not found:
+        return "not run"
+    spread = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
+    return f"{np.mean(found):.2f}{spread}"
+
+
+def both(runs: Sequence[Run]) -> str:
+    """``HR@20 / MRR@20``, or ``not run``."""
+    return f"{cell(runs, 'hr@20')} / {cell(runs, 'mrr@20')}" if values(runs, "hr@20") else "not run"
+
+
+def printed_both(row: Mapping[str, Any] | None) -> str:
+    """The same of a row of the paper; nothing where it has none."""
+    return f"{row['hr@20']:.2f} / {row['mrr@20']:.2f}" if row else ""
+
+
+def found_in(suite: str) -> dict[str, dict[str, list[Run]]]:
+    """Variant -> label -> runs."""
+    return {variant: suite_runs(suite, variant)[1] for variant in VARIANTS}
+
+
+def notes_on(found: Mapping[str, Mapping[str, Sequence[Run]]]) -> list[str]:
+    """What each variant's numbers are of, and where a row breaks the bounds between HR and MRR."""
+    notes = []
+    for variant, rows in found.items():
+        results = [r.result for runs in rows.values() for r in runs if r.result is not None]
+        dims = sorted({r.spec["dim"] for runs in rows.values() for r in runs})
+        wide = f" d = {', '.join(map(str, dims))}." if dims else ""
+        if not results:
+            notes.append(f"{VARIANTS[variant]}: not run.")
+            continue
+        notes.append(f"{VARIANTS[variant]}: {describe(results)}{wide} ±: standard deviation over seeds.")
+        for label, runs in rows.items():
+            for r in runs:
+                assert r.result is not None
+                half = r.result["protocol"]["ties"] == "half"
+                for line in bound_violations(r.result["test"], rounding=0.00005, half_ranks=half):
+                    notes.append(f"WARNING: {label}, seed {r.spec['seed']}: {line}")
+    return notes
+
+
+def bounds(label: str, row: Mapping[str, Any]) -> list[str]:
+    """Notes where a printed row of the paper breaks the bounds."""
+    return [f"the paper's row {label!r} can't come from one list of ranks: {line}" for line in bound_violations(row)]
+
+
+def write(table: Table, name: str) -> list[Path]:
+    """Write a table as Markdown and LaTeX, and print it."""
+    print(render(table, "text"))
+    paths = []
+    for how, ending in (("markdown", "md"), ("latex", "tex")):
+        target = HERE / f"{name}.{ending}"
+        write_atomically(target, render(table, how) + "\n")
+        paths.append(target)
+    return paths

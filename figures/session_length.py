@@ -1,0 +1,56 @@
+"""Accuracy against session length: SR-GNN, SR-GNN with Atten-Mixer, and both readouts' control.
+
+Claim under test (Atten-Mixer, WSDM'23, Figure 7): accuracy falls with length for all; SR-GNN with Atten-Mixer leads at
+every length. GC-SAN, the third of the paper's figure: not run.
+
+Command: ``make figures`` (or ``python figures/session_length.py``), from the records of::
+
+    dissect suite analyses/suites/fig7_length.toml --keep
+
+Expected under the claim: the light blue line above the dark blue one at every length.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from style import HERE, not_run, run, suite_runs
+
+from dissect.report.axis import Series, axis_figure, describe
+from dissect.report.plot import save_figure
+
+LENGTHS = ("1", "2", "3", "4", "5", "6-9", "10-19", "20+")
+
+
+def main() -> list[Path]:
+    """Draw HR@20 and MRR@20 by the length of the prefix."""
+    suite, found = suite_runs("fig7_length")
+    if not any(found.values()):
+        return not_run("session_length", found, "dissect suite analyses/suites/fig7_length.toml --keep")
+    models = {entry.label: entry.spec.model for entry in suite.entries}
+    results = [r.result for runs in found.values() for r in runs if r.result is not None]
+    groups = results[0]["by_length"]
+    places = [length for length in LENGTHS if length in groups]
+    panels: dict[str, Any] = {}
+    for metric in ("hr@20", "mrr@20"):
+        series = []
+        for label, runs in found.items():
+            there = [r.result["by_length"] for r in runs if r.result is not None]
+            points = {f"{p}\nn={groups[p]['n']:,}": [row[p][metric] for row in there] for p in places}
+            series.append(Series(label, models[label], points if there else {}))
+        panels[f"{metric.upper()} (%)"] = (series, {})
+    missing = [label for label, runs in found.items() if not runs] + ["GC-SAN"]
+    caption = (
+        f"{describe(results)} d = {suite.entries[0].spec.dim}. n: test examples of that length. Points: seeds; bars: "
+        f"95% interval of the mean over seeds. Not run: {', '.join(missing)}."
+    )
+    shown = [f"{p}\nn={groups[p]['n']:,}" for p in places]
+    figure = axis_figure(panels, shown, xlabel="clicks in the session so far", title=suite.title, caption=caption)
+    for axes in figure.axes:
+        axes.tick_params(axis="x", labelsize=7)
+    return save_figure(figure, HERE, "session_length")
+
+
+if __name__ == "__main__":
+    run(main)
