@@ -37,7 +37,7 @@ lint: $(VENV)/.installed ## ruff and pyright
 	$(BIN)/pyright
 
 figures: $(VENV)/.installed ## regenerate figures/ from analyses/records/
-	@set -e; for script in figures/*.py; do case $$script in */style.py) ;; *) echo $$script; $(BIN)/python $$script;; esac; done
+	@set -e; for script in figures/*.py; do case $$script in */style.py|*/published.py) ;; *) echo $$script; $(BIN)/python $$script;; esac; done
 
 bench: $(VENV)/.installed ## time a training step of SR-GNN by stage, dense and wrapped
 	$(BIN)/dissect bench srgnn

@@ -76,7 +76,8 @@ def main() -> list[Path]:
                           markersize=4, label=label)  # fmt: skip
                 print(f"{label}: mean {field} over lengths {np.mean([row[field] for row in rows]):.3f}")
             if field == "last":
-                axes.plot(lengths, [1 / n for n in lengths], color="#999999", linewidth=1, label="flat: 1/n")
+                flat = range(2, 21)
+                axes.plot(flat, [1 / n for n in flat], color="#999999", linewidth=1, label="flat: 1/n")
             axes.set_xlabel("clicks in the session")
             axes.set_ylabel(title, fontsize=8)
             axes.legend(fontsize=7)

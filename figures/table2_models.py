@@ -17,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from published import VARIANTS, cell, found_in, notes_on, paper, write
+from published import VARIANTS, both, found_in, notes_on, paper, printed_both, write
 from style import run
 
 from dissect.report.formats import Table
@@ -33,17 +33,14 @@ def main() -> list[Path]:
     rows = []
     for label in labels:
         theirs = printed.get(OURS.get(label, label), {}).get("diginetica")
-        row = [label, *(f"{theirs[m]:.2f}" if theirs else "" for m in ("hr@20", "mrr@20", "seconds"))]
+        row = [label, printed_both(theirs), f"{theirs['seconds']:.0f}" if theirs else ""]
         for variant in VARIANTS:
             runs = found[variant].get(label, [])
             took = [r.result["seconds_per_epoch"] for r in runs if r.result is not None]
-            row += [cell(runs, "hr@20"), cell(runs, "mrr@20"), f"{np.mean(took):.0f}" if took else ""]
+            row += [both(runs), f"{np.mean(took):.0f}" if took else ""]
         rows.append(row)
-    columns = [
-        "model",
-        *(f"{who}: {m}" for who in ("paper", *VARIANTS.values()) for m in ("HR@20", "MRR@20", "s/epoch")),
-    ]
-    title = "Table 2 on Diginetica: percent, and seconds of training an epoch"
+    columns = ["model", *(text for who in ("paper", *VARIANTS.values()) for text in (who, "s"))]
+    title = "Table 2 on Diginetica: HR@20 / MRR@20 in percent, and seconds of training an epoch"
     return write(Table(title, columns, rows, notes_on(found)), "table2_models")
 
 
