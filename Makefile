@@ -11,7 +11,7 @@ CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/pip install --disable-pip-version-check -q
 
-.PHONY: help run test lint figures bench gpu clean
+.PHONY: help run test lint figures bench lab gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -43,13 +43,19 @@ bench: $(VENV)/.installed ## time a training step of SR-GNN by stage, dense and 
 	$(BIN)/dissect bench srgnn
 	$(BIN)/dissect bench srgnn --sparsify all
 
+lab: $(VENV)/.installed ## JupyterLab on the notebooks of analyses/
+	$(PIP) $(CONSTRAINTS) -e '.[analyses]'
+	$(BIN)/jupyter lab --notebook-dir analyses
+
 # On a machine whose own Python has all that is needed: make gpu GPU_PYTHON=python3
-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(VENV)/.installed) ## on a CUDA device: its tests, benchmarks, then analyses/gpu_runs.txt (BUDGET=8m)
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(VENV)/.installed) ## on a CUDA device: its tests, benchmarks, then analyses/suites/gpu.toml (BUDGET=8m)
 	-PYTHONPATH=. $(GPU_PYTHON) -m pytest -m gpu
 	-PYTHONPATH=. $(GPU_PYTHON) -m dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda
 	-PYTHONPATH=. $(GPU_PYTHON) -m dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda --precision bf16
 	-PYTHONPATH=. $(GPU_PYTHON) -m dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda --sparsify all
-	PYTHONPATH=. $(GPU_PYTHON) analyses/gpu.py analyses/gpu_runs.txt --budget $(BUDGET) --out runs/gpu
+	-PYTHONPATH=. $(GPU_PYTHON) -m dissect suite analyses/suites/gpu.toml --variant full --budget $(BUDGET) \
+		--out runs/gpu --records runs/gpu/records --keep
+	if [ -d runs/gpu/records ]; then tar czf runs/gpu/records.tar.gz -C runs/gpu records && echo runs/gpu/records.tar.gz; fi
 
 clean: ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

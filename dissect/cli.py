@@ -306,6 +306,28 @@ def prune(
 
 
 @main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--baseline", type=click.Path(path_type=Path), metavar="RUN", help="One of RUNS [default: the first].")
+@click.option("--metrics", default="hr@20,mrr@20", show_default=True, help="hr@K, mrr@K or ndcg@K, joined by commas.")
+@click.option("--format", "how", default="text", show_default=True, help="text, markdown or latex.")
+@click.option("--resamples", type=click.IntRange(100), default=2000, show_default=True, help="Of the test sessions.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables there instead.")
+@click.option("--json", "as_json", is_flag=True, help="End with the comparison as JSON on one line of stdout.")
+def compare(
+    runs: tuple[Path, ...], baseline: Path | None, metrics: str, how: str, resamples: int, out: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Compare finished RUNS on the same test examples; runs that differ in their seed alone are one row.
+
+    The first row is the baseline. Differences to it have an interval over test sessions, and a p across seeds.
+    """
+    from dissect.report.layout import compare_command
+
+    for text in compare_command(runs, baseline, metrics, how, resamples, out, as_json):
+        click.echo(text)
+
+
+@main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--variant", default="small", show_default=True, help="small: for a CPU; full: the paper's setting.")
 @click.option("--budget", metavar="TIME", help="Stop after 90s, 8m or 2h; the same command goes on later.")
@@ -321,7 +343,7 @@ def prune(
 @click.option("--quiet", is_flag=True, help="No progress.")
 def suite(file: Path, data_dir: Path | None, **options: Any) -> None:
     """Run what FILE lists and is not recorded yet, most important first, and print one table."""
-    from dissect.experiment.suite import suite_command
+    from dissect.experiment.suite_run import suite_command
 
     left = suite_command(file, data_dir=str(data_dir.expanduser().resolve()) if data_dir else None, **options)
     if left:

@@ -36,7 +36,7 @@ THIRD_PARTY = {
     "dissect.batch": {"torch"},
     "dissect.sparsity": {"torch"},
     "dissect.data": {"numpy", "pooch", "rich"},
-    "dissect.report": {"numpy", "matplotlib", "rich"},
+    "dissect.report": {"numpy", "matplotlib", "rich", "scipy"},
     "dissect.cli": {"click"},
 }
 FILES = sorted([*ROOT.glob("mixer/**/*.py"), *ROOT.glob("dissect/**/*.py")])
@@ -98,12 +98,12 @@ def test_nothing_imports_cli_figures_or_analyses() -> None:
         assert "dissect.cli" not in imports(path) or path.name == "__main__.py", path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["bench", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["bench", "--help"], ["compare", "--help"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom dissect.cli import main\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'matplotlib', 'rich', 'pooch'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'rich', 'pooch'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

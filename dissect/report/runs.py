@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dissect.errors import DissectError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Row = dict[str, Any]
 
@@ -99,3 +103,36 @@ def read_run(path: Path | str) -> Run:
         [r for r in metrics if r.get("kind") == "evaluation"],
         _last_phase(_of_own_rule(_lines(path / "density.jsonl"), spec)),
     )
+
+
+def read_ranks(run: Run) -> dict[str, NDArray[Any]]:
+    """The arrays of a run's ranks.npz, each (N,) for N test examples.
+
+    Returns
+    -------
+    dict
+        ``rank`` (from 1, half-integers where ties count half, infinite for a miss), ``session`` (which test session an
+        example is a prefix of), ``length``, and ``rank_pruned`` where parts were wrapped.
+
+    Raises
+    ------
+    DissectError
+        If the file is missing or damaged.
+    """
+    import numpy as np
+
+    path = run.path / "ranks.npz"
+    if not path.exists():
+        raise DissectError(f"{run.path} has no ranks.npz: without the rank of each test example it can't be compared")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise DissectError(f"{path} is damaged: not an archive of arrays") from None
+    for name in ("rank", "session"):
+        if name not in arrays:
+            raise DissectError(f"{path} is damaged: no array {name!r}")
+    for name, array in arrays.items():
+        if array.shape != arrays["rank"].shape or (name.startswith("rank") and not (array >= 1).all()):
+            raise DissectError(f"{path} is damaged: {name!r} is not one value for each example, ranks from 1")
+    return arrays

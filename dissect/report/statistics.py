@@ -7,7 +7,7 @@ trained models. Which seed happened to be drawn: `t_test`, given the test set. N
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ def cluster_sums(values: NDArray[Any], clusters: NDArray[Any]) -> tuple[Floats, 
     """Sums of `values` (N, M) within each cluster, (C, M), and the clusters' sizes, (C,); in the order of their ids."""
     inverse = np.unique(clusters, return_inverse=True)[1].ravel()
     sums = [np.bincount(inverse, weights=column) for column in np.asarray(values, np.float64).T]
-    return np.stack(sums, axis=1), np.bincount(inverse).astype(np.float64)
+    return np.asarray(np.stack(sums, axis=1), np.float64), np.bincount(inverse).astype(np.float64)
 
 
 def bootstrap_of_sums(
@@ -113,7 +113,8 @@ def paired_bootstrap(
     """Mean difference per example, with a percentile interval over resampled sessions.
 
     Examples of one session are prefixes of each other, so whole sessions are drawn with replacement; a resample's
-    value is the ratio of two sums, of differences and of examples, since sessions differ in length.
+    value is the ratio of two sums, of differences and of examples, since sessions differ in length (Davison & Hinkley,
+    Bootstrap Methods and their Application, 1997, sections 2.4 and 3.8).
 
     Parameters
     ----------
@@ -136,10 +137,6 @@ def paired_bootstrap(
     ------
     ValueError
         If shapes don't agree or there are no examples.
-
-    Notes
-    -----
-    Davison & Hinkley, Bootstrap Methods and their Application (1997), sections 2.4 and 3.8.
     """
     values, ids = np.asarray(difference, np.float64), np.asarray(clusters)
     if values.ndim != 2 or ids.shape != values.shape[:1] or not len(ids):
@@ -178,7 +175,11 @@ def t_test(a: ArrayLike, b: ArrayLike, paired: bool) -> float:
     scale = _EQUAL * max(float(np.abs(x).max()), float(np.abs(y).max()))
     if (np.ptp(x - y) if paired else max(np.ptp(x), np.ptp(y))) <= scale:
         return float("nan")
-    test: Any = stats.ttest_rel(x, y) if paired else stats.ttest_ind(x, y, equal_var=False)
+    if paired:
+        test: Any = stats.ttest_rel(x, y)
+    else:  # from means and deviations: from values scipy warns where one side alone doesn't vary, which is no fault
+        one, other = ((v.mean(), v.std(ddof=1), len(v)) for v in (x, y))
+        test = stats.ttest_ind_from_stats(*one, *other, equal_var=False)
     return float(test.pvalue)
 
 
@@ -246,9 +247,3 @@ def bound_violations(values: Mapping[str, float], rounding: float = 0.005, half_
 
 def _rise(values: Mapping[str, float], name: str, k1: int, k2: int) -> float:
     return values[f"{name}@{k2}"] - (values[f"{name}@{k1}"] if k1 else 0.0)
-
-
-def mean_and_sd(values: Sequence[float] | Floats) -> tuple[float, float]:
-    """Mean, and standard deviation with n - 1; NaN for the latter with fewer than two values."""
-    array = np.asarray(values, np.float64)
-    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else float("nan")

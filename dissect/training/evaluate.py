@@ -28,7 +28,7 @@ LENGTH_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 9), (10, 19), (20, 
 #: Scores held at a time, (items x sessions): 64 MB, and on an accelerator 1 GB.
 BLOCK, ACCELERATOR_BLOCK = 1 << 24, 1 << 28
 #: Items scored or compared at a time on a CPU, so that the scores stay in its cache.
-TILE = 2048
+TILE = 512
 
 #: A product of norms below which no score can be infinite; a norm that is NaN is not below it.
 LARGEST = 1e37

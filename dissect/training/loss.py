@@ -18,8 +18,10 @@ from torch.nn import functional as F
 
 from dissect.training.precision import differentiable_matmul, matmul
 
-#: Items in a tile on a CPU: with a batch of 100, the tile's scores (1.2 MB) stay in a core's cache.
-TILE = 3072
+#: Scores of a tile on a CPU (1.2 MB), which stay in its cache: 3,072 items for a batch of 100, 600 for one of 512.
+TILE = 3072 * 100
+#: Items of a tile at the least: below, the products are slow.
+LEAST = 512
 #: Elements of the largest block of scores that is kept for the backward pass (512 MB in fp32); above it, the
 #: scores of each tile are computed anew there.
 KEEP = 1 << 27
@@ -37,7 +39,8 @@ class _Options(NamedTuple):
 
 
 def _tiles(batch: int, items: int, device: torch.device) -> list[tuple[int, int]]:
-    size = TILE if device.type == "cpu" else max(1, ACCELERATOR_TILE // max(1, batch))
+    cached = max(LEAST, TILE // max(1, batch))
+    size = cached if device.type == "cpu" else max(1, ACCELERATOR_TILE // max(1, batch))
     return [(i, min(i + size, items)) for i in range(0, items, size)]
 
 

@@ -25,7 +25,8 @@ def tensors(items: int, batch: int = 7, dim: int = 5, scale: float = 1.0, dtype:
 def test_equals_the_plain_path(
     monkeypatch: pytest.MonkeyPatch, items: int, cosine: bool, keep: int, trusted: tuple[float, float]
 ) -> None:
-    monkeypatch.setattr(module, "TILE", 16)
+    monkeypatch.setattr(module, "TILE", 0)
+    monkeypatch.setattr(module, "LEAST", 16)
     monkeypatch.setattr(module, "KEEP", keep)
     monkeypatch.setattr(module, "TRUSTED", trusted)
     query, table, targets = tensors(items)
@@ -39,14 +40,16 @@ def test_equals_the_plain_path(
 
 
 def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TILE", 4)
+    monkeypatch.setattr(module, "TILE", 0)
+    monkeypatch.setattr(module, "LEAST", 4)
     query, table, targets = tensors(11, batch=3, dim=4)
     assert torch.autograd.gradcheck(lambda q, t: item_cross_entropy(q, t, targets, True), (query, table))
 
 
 @pytest.mark.parametrize("order", ["rising", "falling"])
 def test_scores_far_apart_neither_overflow_nor_vanish(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
-    monkeypatch.setattr(module, "TILE", 4)
+    monkeypatch.setattr(module, "TILE", 0)
+    monkeypatch.setattr(module, "LEAST", 4)
     table = torch.linspace(-300, 300, 16)[:, None]
     table = table if order == "rising" else table.flip(0)
     table = table.clone().requires_grad_()

@@ -1,0 +1,186 @@
+"""Suites: what a file stands for, what is recorded, and a budget that ends early and is taken up again."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dissect.errors import DissectError
+from dissect.experiment.spec import Spec
+from dissect.experiment.suite import find_records, load_suite, rows
+from dissect.experiment.suite_run import run_suite, seconds, suite_tables
+from dissect.report.formats import render
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TOML = """
+title = "a toy"
+baseline = "mean"
+[defaults]
+dataset = "toy"
+sparsify = "none"
+dim = 4
+[small]
+steps = 3
+seed = [0, 1]
+[full]
+epochs = 7
+[[runs]]
+label = "L = {levels}"
+model = "attenmixer"
+heads = 2
+levels = [2, 10, 1]
+priority = 2
+[[runs]]
+label = "mean"
+model = "meanpool"
+steps = 4
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.toml"
+    path.write_text(TOML)
+    return path
+
+
+def test_lists_are_runs_and_a_run_outranks_the_variant_and_that_the_defaults(file: Path) -> None:
+    suite = load_suite(file)
+    assert suite.labels == ["L = 2", "L = 10", "L = 1", "mean"], "in the file's order"
+    found = [(e.label, e.spec.seed, e.spec.steps, e.spec.dim) for e in suite.entries]
+    assert found[:2] == [("mean", 0, 4, 4), ("mean", 1, 4, 4)], "the lower priority number goes first"
+    assert found[2:6] == [("L = 2", 0, 3, 4), ("L = 10", 0, 3, 4), ("L = 1", 0, 3, 4), ("L = 2", 1, 3, 4)]
+    assert suite.entries[2].axes == {"seed": 0, "levels": 2}
+    assert suite.entries[2].spec.options["levels"] == 2
+    full = load_suite(file, "full")
+    assert {(e.spec.epochs, e.spec.steps, e.spec.seed) for e in full.entries} == {(7, 0, 0), (7, 4, 0)}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("runs = 3 =", "is no suite"),
+        ("title = 'x'", r"has no \[\[runs\]\]"),
+        ("titel = 'x'\n[[runs]]\nmodel = 'srgnn'", "unknown key of .* 'titel' .did you mean 'title'"),
+        ("[[runs]]\ndim = 3", "run 1: it has no model"),
+        ("[[runs]]\nmodel = 'srgnn'\n[[runs]]\nmodel = 'srgn'", "run 2: unknown model 'srgn'"),
+        ("[[runs]]\nmodel = 'srgnn'\nepoch = 3", "run 1: unknown key 'epoch' .did you mean 'epochs'"),
+        ("[[runs]]\nmodel = 'srgnn'\nlevels = 3", "run 1: unknown option 'levels' of the readout 'soft-attention'"),
+        ("[[runs]]\nmodel = 'srgnn'\nlabel = '{depth}'", "names what is no field"),
+        ("baseline = 'b'\n[[runs]]\nmodel = 'srgnn'", "unknown baseline of .* 'b'"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(DissectError, match=says):
+        load_suite(path)
+
+
+def test_a_missing_file_and_variant(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(DissectError, match="can't read"):
+        load_suite(tmp_path / "none.toml")
+    with pytest.raises(DissectError, match="unknown variant 'large'; choose from: small, full"):
+        load_suite(file, "large")
+
+
+def test_times() -> None:
+    assert [seconds(t) for t in ("90", "90s", "1.5m", "2h")] == [90, 90, 90, 7200]
+    with pytest.raises(DissectError, match="write 90s, 8m or 2h"):
+        seconds("8 minutes")
+
+
+def _run(file: Path, toy_data: Path, out: Path, **options: Any) -> tuple[Any, Any, list[str]]:
+    suite = load_suite(file)
+    found, failed = run_suite(suite, out=out, data_dir=str(toy_data), quiet=True, **options)
+    return suite, found, failed
+
+
+def test_a_suite_runs_skips_what_is_recorded_and_makes_one_table(
+    file: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite, found, failed = _run(file, toy_data, tmp_path / "out", records=tmp_path / "records", keep=True)
+    assert not failed
+    assert len(found) == len(suite.entries) == 8
+    kept = list((tmp_path / "records").iterdir())
+    assert len(kept) == 8
+    assert not [p for folder in kept for p in folder.rglob("*") if p.suffix in (".safetensors", ".pt")]
+    said = capsys.readouterr()
+    assert said.out == "", "the runs' own tables would bury the suite's"
+    assert "[8/8] L = 1, seed 1" in said.err
+    # The records alone are enough, under whatever names, and nothing is run again.
+    shutil.rmtree(tmp_path / "out")
+    kept[0].rename(tmp_path / "records" / "another-name")
+    suite, again, _ = _run(file, toy_data, tmp_path / "out", records=tmp_path / "records")
+    assert len(again) == 8
+    assert not (tmp_path / "out").exists()
+    assert [len(runs) for runs in rows(suite, again).values()] == [2, 2, 2, 2]
+    first, second = suite_tables(suite, again)
+    text = render(first, "text")
+    assert text.startswith("a toy (small)")
+    assert "not run" not in text
+    assert "kept" in render(second, "text")
+    # One label short: its row is named.
+    lost = {i: path for i, path in again.items() if suite.entries[i].label != "L = 10"}
+    assert "not run: L = 10" in render(suite_tables(suite, lost)[0], "text")
+    assert suite_tables(suite, {}) == []
+
+
+def test_a_failing_run_does_not_stop_the_others(file: Path, toy_data: Path, tmp_path: Path) -> None:
+    file.write_text(TOML.replace("heads = 2", "heads = 3"))
+    suite, found, failed = _run(file, toy_data, tmp_path / "out")
+    assert len(failed) == 6
+    assert "heads is 3; it must divide the width 4" in failed[0]
+    assert {suite.entries[i].label for i in found} == {"mean"}
+
+
+def test_records_of_other_science_do_not_count(file: Path, toy_data: Path, tmp_path: Path) -> None:
+    suite, found, _ = _run(file, toy_data, tmp_path / "out")
+    folder = found[0]
+    spec = Spec.from_json((folder / "spec.json").read_text(), "spec.json")
+    (folder / "spec.json").write_text(spec.replace(lr=0.5).to_json())
+    assert len(find_records(suite, [tmp_path / "out"])) == 7
+    (folder / "spec.json").write_text(spec.replace(device="cpu", data_dir="elsewhere").to_json())
+    assert len(find_records(suite, [tmp_path / "out"])) == 8
+
+
+def _command(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dissect", "suite", str(file), *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+
+
+def test_a_budget_cuts_a_run_short_and_the_next_call_goes_on(file: Path, toy_data: Path, tmp_path: Path) -> None:
+    long = '[[runs]]\nmodel = "meanpool"\nlabel = "long"\nseed = 0\nsteps = 3000000\npriority = 3\npatience = 4000000\n'
+    file.write_text(TOML + long)
+    where = ("--data-dir", str(toy_data), "--out", str(tmp_path / "out"), "--quiet")
+    first = _command(file, *where, "--budget", "15s")
+    assert first.returncode == 1, first.stderr
+    assert "the budget is spent: 1 runs are left; the same command goes on" in first.stderr
+    assert "not run: long" in " ".join(first.stdout.split())
+    states = [p for p in (tmp_path / "out").glob("*/state/state.pt") if not (p.parent.parent / "result.json").exists()]
+    assert len(states) == 1
+    before = states[0].stat().st_mtime_ns
+    again = _command(file, *where, "--budget", "15s", "--format", "markdown")
+    assert "8 of 9 runs are recorded" in again.stderr
+    assert again.stderr.count("HR@20") == 0, "what is finished is not run again"
+    assert states[0].stat().st_mtime_ns > before, "the run that was cut short went on"
+    assert "| L = 10 |" in again.stdout
+    assert (tmp_path / "out" / "suites" / "toy-small.md").read_text().strip() in again.stdout
+    listed = _command(file, *where, "--dry-run")
+    assert listed.returncode == 0
+    assert "3  long, seed 0: not run" in listed.stdout
+
+
+def test_every_suite_of_the_analyses_is_sound() -> None:
+    files = sorted((ROOT / "analyses" / "suites").glob("*.toml"))
+    assert files
+    for file in files:
+        for variant in ("small", "full"):
+            suite = load_suite(file, variant)
+            sciences = [entry.spec.science for entry in suite.entries]
+            assert len(set(sciences)) == len(sciences), f"{file.name}, {variant}: the same run twice"
