@@ -331,10 +331,16 @@ def compare(
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--variant", default="small", show_default=True, help="small: for a CPU; full: the paper's setting.")
 @click.option("--budget", metavar="TIME", help="Stop after 90s, 8m or 2h; the same command goes on later.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
-              help="Directory for run folders; the table goes to OUT/suites.")
-@click.option("--records", type=click.Path(path_type=Path),
-              help="Where finished records lie too [default: ../records from FILE].")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Directory for run folders; the table goes to OUT/suites.",
+)
+@click.option(
+    "--records", type=click.Path(path_type=Path), help="Where finished records lie too [default: ../records from FILE]."
+)
 @click.option("--keep", is_flag=True, help="Copy each finished run, without weights, into the records.")
 @click.option("--dry-run", is_flag=True, help="List the runs, and which are recorded.")
 @click.option("--format", "how", default="text", show_default=True, help="Of the table: text, markdown or latex.")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from dissect.errors import DissectError
-from dissect.experiment.suite import Suite, find_records, load_suite, rows
+from dissect.experiment.suite import Suite, read_rows
 from dissect.report.axis import Series, axis_figure, describe
 from dissect.report.plot import save_figure
-from dissect.report.runs import Run, read_run
+from dissect.report.runs import Run
 from dissect.report.style import GRID, INK, MUTED, PARTS, RC, of_part
 
 __all__ = [
@@ -26,9 +26,7 @@ PUBLISHED = HERE.parent / "analyses" / "published" / "atten_mixer_wsdm23.json"
 
 def suite_runs(name: str, variant: str = "small") -> tuple[Suite, dict[str, list[Run]]]:
     """A suite of ``analyses/suites/`` and its committed runs: label -> runs, none where it has not been run."""
-    suite = load_suite(SUITES / f"{name}.toml", variant)
-    found = find_records(suite, [RECORDS])
-    return suite, {label: [read_run(path) for path in paths] for label, paths in rows(suite, found).items()}
+    return read_rows(SUITES / f"{name}.toml", variant, [RECORDS])
 
 
 def values(runs: Sequence[Run], metric: str) -> list[float]:

@@ -14,6 +14,7 @@ from dissect.experiment import record
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
 from dissect.models.recipes import READOUTS, choose, options_of
+from dissect.report.runs import Run, read_run
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -171,3 +172,10 @@ def rows(suite: Suite, found: Mapping[int, Path]) -> dict[str, list[Path]]:
         if i in found:
             out[entry.label].append(found[i])
     return out
+
+
+def read_rows(file: Path | str, variant: str, places: Iterable[Path | str]) -> tuple[Suite, dict[str, list[Run]]]:
+    """A suite file and its finished runs in `places`, read: label -> runs, none where it has not been run."""
+    suite = load_suite(file, variant)
+    found = rows(suite, find_records(suite, places))
+    return suite, {label: [read_run(path) for path in paths] for label, paths in found.items()}

@@ -1,0 +1,43 @@
+"""What the notebooks share: a suite's committed runs, and their comparison shown as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from IPython.display import Markdown, display
+
+from dissect.experiment.suite import Suite, read_rows
+from dissect.report.compare import compare
+from dissect.report.formats import render
+from dissect.report.layout import tables
+from dissect.report.runs import Run
+
+HERE = Path(__file__).resolve().parent
+RECORDS = HERE / "records"
+FIGURES = HERE.parent / "figures"
+
+
+def suite(name: str, variant: str = "small") -> tuple[Suite, dict[str, list[Run]]]:
+    """A suite of ``suites/`` and its committed runs: label -> runs, none where it has not been run."""
+    return read_rows(HERE / "suites" / f"{name}.toml", variant, [RECORDS])
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Show a Markdown table, its first column flush left."""
+    ruler = ["---", *["--:"] * (len(columns) - 1)]
+    display(Markdown("\n".join(f"| {' | '.join(row)} |" for row in (columns, ruler, *rows))))
+
+
+def show(name: str, baseline: str | None = None, metrics: Sequence[str] = ("hr@20", "mrr@20")) -> dict[str, list[Run]]:
+    """Show the comparison of a suite's runs, as `dissect suite` prints it, and which rows have not been run."""
+    _, found = suite(name)
+    there = {label: [run.path for run in runs] for label, runs in found.items() if runs}
+    missing = [label for label in found if label not in there]
+    if there:
+        for each in tables(compare(there, baseline if baseline in there else None, metrics)):
+            display(Markdown(render(each, "markdown")))
+    if missing:
+        command = f"`dissect suite analyses/suites/{name}.toml --keep`"
+        display(Markdown(f"**not run:** {', '.join(missing)} ({command})"))
+    return found
