@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +69,7 @@ def run_suite(
     records: Path | None = None,
     budget: float | None = None,
     keep: bool = False,
+    seeds: Collection[int] = (),
     device: str | None = None,
     data_dir: str | None = None,
     quiet: bool = False,
@@ -86,6 +87,8 @@ def run_suite(
         Seconds for all; the run that it cuts short has saved its state, and the next call goes on with it.
     keep : bool
         Whether to copy each finished run, without its weights, into `records`.
+    seeds : collection of int
+        Only these are run; all where it is empty.
     device, data_dir, quiet
         As for `dissect run`.
 
@@ -99,7 +102,8 @@ def run_suite(
     places = [place for place in (records, out) if place is not None]
     found, failed = find_records(suite, places), []
     end = None if budget is None else time.monotonic() + budget
-    todo = [i for i in range(len(suite.entries)) if i not in found]
+    wanted = [i for i, entry in enumerate(suite.entries) if not seeds or entry.spec.seed in seeds]
+    todo = [i for i in wanted if i not in found]
     _say(f"{suite.title} ({suite.variant}): {len(found)} of {len(suite.entries)} runs are recorded")
     for done, i in enumerate(todo):
         entry = suite.entries[i]
@@ -174,6 +178,7 @@ def suite_command(
     out: Path,
     records: Path | None,
     keep: bool,
+    seeds: Collection[int],
     dry_run: bool,
     how: str,
     data_dir: str | None,
@@ -189,7 +194,15 @@ def suite_command(
         print(plan(suite, find_records(suite, [records, out])))
         return 0
     found, failed = run_suite(
-        suite, out=out, records=records, budget=limit, keep=keep, device=device, data_dir=data_dir, quiet=quiet
+        suite,
+        out=out,
+        records=records,
+        budget=limit,
+        keep=keep,
+        seeds=seeds,
+        device=device,
+        data_dir=data_dir,
+        quiet=quiet,
     )
     made = suite_tables(suite, found)
     if made:

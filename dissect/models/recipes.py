@@ -37,7 +37,11 @@ READOUTS: dict[str, Callable[..., Readout]] = {
     "attenmixer-official": OfficialAttenMixer,
 }
 #: Readout -> what its options are read from; a readout that is not here has none.
-_CONFIGURED: dict[str, Callable[..., Any]] = {"attenmixer": AttenMixerReadout, "attenmixer-official": OfficialReadout}
+_CONFIGURED: dict[str, Callable[..., Any]] = {
+    "mean-last": MeanLastReadout,
+    "attenmixer": AttenMixerReadout,
+    "attenmixer-official": OfficialReadout,
+}
 #: Parameters of a readout that follow from the model or the data.
 _DERIVED = ("dim", "slots")
 
@@ -96,6 +100,10 @@ RECIPES: dict[str, Recipe] = {
     "attenmixer-ip": _attenmixer("ablation: every level's query from all items", intents="all"),
     "attenmixer-li": _attenmixer("ablation: last items side by side, in order", intents="concatenated"),
     "attenmixer-lp": _attenmixer("ablation: maximum over the levels' maps", mixture="max"),
+    "attenmixer-ours": Recipe(
+        "identity", "attenmixer", "cosine", "a variant of this project: s + W_m [s || h_n], maps with a position bias",
+        dim=256, options={"output": "residual", "positions": 20},
+    ),
     "attenmixer-pr": _attenmixer("a query from every subset; sessions of at most 10 items", intents="subsets",
                                  levels=10),
     "srgnn+attenmixer": _attenmixer("SR-GNN's encoder, L2, Atten-Mixer (Table 3)", "gated-graph"),

@@ -47,7 +47,9 @@ def test_the_official_recipe_equals_the_package() -> None:
 
 def test_the_training_loss_is_that_of_the_scores() -> None:
     for name in ("attenmixer", "attenmixer-official", "meanpool", "meanlast", "srgnn+attenmixer"):
-        model = build(recipe_of(name, options=OPTIONS if options_of(RECIPES[name].readout) else None), 7, 8).eval()
+        model = build(
+            recipe_of(name, options=OPTIONS if "levels" in options_of(RECIPES[name].readout) else None), 7, 8
+        ).eval()
         out = model(BATCH)
         assert BATCH.targets is not None
         found = item_cross_entropy(out.query, out.table, BATCH.targets, out.unit_items)
@@ -62,6 +64,12 @@ def test_equal_weights_make_it_the_control() -> None:
         control.embedding.weight.copy_(mixed.embedding.weight)
         control.get_parameter("readout.w_m.weight").copy_(mixed.get_parameter("readout.mixer.w_m.weight"))
     torch.testing.assert_close(mixed.scores(BATCH), control.scores(BATCH))
+    residual = build(recipe("attenmixer", output="residual"), 7, 8)
+    residual.load_state_dict(mixed.state_dict())
+    with_mean = build(recipe_of("meanlast", options={"output": "residual"}), 7, 8)
+    with_mean.load_state_dict(control.state_dict())
+    torch.testing.assert_close(residual.scores(BATCH), with_mean.scores(BATCH))
+    assert not torch.allclose(residual.scores(BATCH), mixed.scores(BATCH))
 
 
 def test_a_static_batch_gives_the_same_queries() -> None:

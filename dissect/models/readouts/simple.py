@@ -48,12 +48,17 @@ class MeanLastReadout(Readout):
     ----------
     dim : int
         Width d.
+    output : {"linear", "residual"}
+        ``residual`` adds the mean itself, as Atten-Mixer's option of that name does.
     """
 
     PARTS = {"attention": (), "transformation": ("w_m",)}
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, output: str = "linear") -> None:
         super().__init__()
+        if output not in ("linear", "residual"):
+            raise ValueError(f"unknown output {output!r}; choose from: linear, residual")
+        self.output = output
         self.w_m = nn.Linear(2 * dim, dim, bias=False)
 
     def forward(self, encoded: Encoded) -> Tensor:
@@ -61,4 +66,5 @@ class MeanLastReadout(Readout):
         batch = encoded.batch
         hidden = F.normalize(encoded.clicks, dim=1)
         pooled = F.normalize(segment_sum(hidden, batch.rows, len(batch)), dim=1)
-        return self.w_m(torch.cat([pooled, hidden.index_select(0, batch.last)], 1))
+        mapped = self.w_m(torch.cat([pooled, hidden.index_select(0, batch.last)], 1))
+        return pooled + mapped if self.output == "residual" else mapped
