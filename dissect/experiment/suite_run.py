@@ -101,6 +101,9 @@ def run_suite(
     """
     places = [place for place in (records, out) if place is not None]
     found, failed = find_records(suite, places), []
+    if keep and records is not None:
+        kept = find_records(suite, [records])
+        found |= {i: copy_record(path, records / path.name) for i, path in found.items() if i not in kept}
     end = None if budget is None else time.monotonic() + budget
     wanted = [i for i, entry in enumerate(suite.entries) if not seeds or entry.spec.seed in seeds]
     todo = [i for i in wanted if i not in found]

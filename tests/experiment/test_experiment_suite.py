@@ -113,6 +113,10 @@ def test_a_suite_runs_skips_what_is_recorded_and_makes_one_table(
     said = capsys.readouterr()
     assert said.out == "", "the runs' own tables would bury the suite's"
     assert "[8/8] L = 1, seed 1" in said.err
+    # What is finished in the run folders alone is kept too.
+    shutil.rmtree(kept[0])
+    _run(file, toy_data, tmp_path / "out", records=tmp_path / "records", keep=True)
+    assert kept[0].is_dir()
     # The records alone are enough, under whatever names, and nothing is run again.
     shutil.rmtree(tmp_path / "out")
     kept[0].rename(tmp_path / "records" / "another-name")
