@@ -54,6 +54,11 @@ class Run:
         self.world = World.join(self.device.type)
         with self.world.main_first():  # it may have to download or parse; the others find its copy
             self.data = load(spec.dataset, data_dir=spec.data_dir or None, progress=not quiet and self.world.main)
+        if spec.options.get("intents") == "subsets" and self.data.longest > spec.options["levels"]:
+            raise DissectError(
+                f"{spec.model} takes a query from every subset of a session's items, 2^n of them, and so sessions of at "
+                f"most {spec.options['levels']}; the longest of {spec.dataset!r} has {self.data.longest}"
+            )
         make_splits(self.data, spec, torch.device("cpu"))  # refuses what can't be split, before anything is written
         self.id = spec.run_id(self.data.sha256)
         self.folder = RunFolder(folder or Path(out) / self.id, writes=self.world.main)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 
 from dissect.batch import Batch, PackedExamples
 from dissect.errors import DissectError
+from dissect.experiment.main import start_run
 from dissect.models import RECIPES, Recipe, build, options_of, recipe_of
 from dissect.models.scorers import Scorer
 from dissect.training.loss import item_cross_entropy
@@ -125,6 +128,12 @@ def test_options_come_with_their_readout() -> None:
 def test_wrong_options_are_refused(model: str, options: dict[str, object], says: str) -> None:
     with pytest.raises(DissectError, match=says):
         recipe_of(model, options=options)
+
+
+def test_every_subset_of_long_sessions_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(DissectError, match="sessions of at most 10; the longest of 'demo' has"):
+        start_run("attenmixer-pr", {"sparsify": "none"}, out=tmp_path, init=None, force=False, quiet=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:
