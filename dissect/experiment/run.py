@@ -56,7 +56,7 @@ class Run:
             self.data = load(spec.dataset, data_dir=spec.data_dir or None, progress=not quiet and self.world.main)
         if spec.options.get("intents") == "subsets" and self.data.longest > spec.options["levels"]:
             raise DissectError(
-                f"{spec.model} takes a query from every subset of a session's items, 2^n of them, and so sessions of at "
+                f"{spec.model} takes a query from every subset of a session's items, 2^n of them, so sessions of at "
                 f"most {spec.options['levels']}; the longest of {spec.dataset!r} has {self.data.longest}"
             )
         make_splits(self.data, spec, torch.device("cpu"))  # refuses what can't be split, before anything is written
