@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
-from IPython.display import Markdown, display
+from IPython.display import Image, Markdown, display
+from matplotlib.figure import Figure
 
 from dissect.experiment.suite import Suite, read_rows
 from dissect.report.compare import compare
@@ -21,6 +23,13 @@ FIGURES = HERE.parent / "figures"
 def suite(name: str, variant: str = "small") -> tuple[Suite, dict[str, list[Run]]]:
     """A suite of ``suites/`` and its committed runs: label -> runs, none where it has not been run."""
     return read_rows(HERE / "suites" / f"{name}.toml", variant, [RECORDS])
+
+
+def picture(figure: Figure) -> None:
+    """Show a figure that was made without pyplot."""
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=110)
+    display(Image(buffer.getvalue()))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -25,7 +25,7 @@ from style import HERE, RC, not_run, run, suite_runs
 from dissect.report.axis import MODELS, describe, finish
 from dissect.report.plot import save_figure
 
-SHOWN = {"Atten-Mixer": "attenmixer", "Atten-Mixer, ours": "attenmixer-ours",
+SHOWN = {"Atten-Mixer, normalised query": "attenmixer", "Atten-Mixer, ours": "attenmixer-ours",
          "Atten-Mixer, released code": "attenmixer-official"}  # fmt: skip
 LENGTH = 8
 
@@ -55,13 +55,13 @@ def main() -> list[Path]:
             session = next(s for s in sample["sessions"] if len(s["items"]) >= LENGTH)
             share = _share(session["weights"])
             n = share.shape[1]
-            image = axes.imshow(share * n, cmap="viridis", vmin=0, vmax=3, aspect="auto")
+            image = axes.imshow(share * n, cmap="RdBu_r", vmin=0, vmax=2, aspect="auto")
             axes.set_xticks(range(n), [str(item) for item in session["items"]], rotation=60, fontsize=6)
             axes.set_yticks(range(len(share)), [str(h + 1) for h in range(len(share))], fontsize=6)
             axes.set_title(f"{label}\nsession of {n}, target {session['target']}", fontsize=8)
             axes.set_ylabel("head", fontsize=8)
-            bar = figure.colorbar(image, ax=axes)
-            bar.set_label("weight x n (1: flat)", fontsize=7)
+            bar = figure.colorbar(image, ax=axes, extend="max")
+            bar.set_label("weight x n (1, white: flat)", fontsize=7)
             bar.ax.tick_params(labelsize=6)
         for i, (field, title) in enumerate(
             (("entropy", "entropy / log n (1: flat)"), ("last", "weight of the last click"))
@@ -81,11 +81,11 @@ def main() -> list[Path]:
             axes.set_xlabel("clicks in the session")
             axes.set_ylabel(title, fontsize=8)
             axes.legend(fontsize=7)
-        results = [own[0].result for own in runs.values() if own and own[0].result is not None]
         missing = [label for label in SHOWN if label not in samples]
         caption = (
-            f"{describe(results)} Maps: mixed weights of each head over one session's items (ids of the data set; the "
-            "last is the latest). Below: means over up to 4,000 test examples, lengths with 20 examples or more."
+            f"{describe([own[0] for own in runs.values() if own])} Maps: mixed weights of each head over one session's "
+            f"items (ids of the data set; the last is the latest), the first session of {LENGTH} clicks or more in the "
+            "sample. Below: means over up to 4,000 test examples, lengths with 20 examples or more."
         ) + (f" Not run: {', '.join(missing)}." if missing else "")
         finish(figure, Figure().subplots(), "What the readouts attend to", caption, top=0.96)
     return save_figure(figure, HERE, "attention_maps")

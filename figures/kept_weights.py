@@ -26,15 +26,15 @@ from style import HERE, RC, not_run, run, suite_runs, values
 from dissect.report.axis import MODELS, describe, finish, interval
 from dissect.report.plot import save_figure
 
-LINES = {"SR-GNN": "srgnn", "SR-GNN without propagation": "last-item", "mean-pool": "meanpool",
-         "Atten-Mixer": "attenmixer"}  # fmt: skip
+LINES = {"SR-GNN": "srgnn", "SR-GNN without propagation": "srgnn-identity", "mean-pool": "meanpool",
+         "equal weights (control)": "meanlast", "Atten-Mixer, normalised query": "attenmixer"}  # fmt: skip
 CURVES = {"log-alpha": ("#000000", "-", "o"), "magnitude": ("#999999", (0, (6, 2)), "s")}
 PRUNED = "SR-GNN, SparseVD"
 
 
 def main() -> list[Path]:
     """Draw HR@20 and MRR@20 against the share of wrapped weights that is kept."""
-    suite, found = suite_runs("pruned")
+    _, found = suite_runs("pruned")
     curves: list[dict[str, Any]] = [
         json.loads((r.path / "pruning.json").read_text()) for r in found[PRUNED] if (r.path / "pruning.json").exists()
     ]
@@ -64,11 +64,10 @@ def main() -> list[Path]:
             axes.set_xscale("log")
             axes.set_xlabel("kept / total wrapped weights")
             axes.set_ylabel(f"{metric.upper()} (%)")
-        results = [r.result for runs in found.values() for r in runs if r.result is not None]
         total = curves[0]["points"][0]["total"]
         missing = [label for label, runs in found.items() if not runs]
         caption = (
-            f"{describe(results)} d = {suite.entries[0].spec.dim}. {total:,} wrapped weights (without the item "
+            f"{describe([run for runs in found.values() for run in runs])} {total:,} wrapped weights (without the item "
             f"table); the leftmost point keeps none. Curves: {curves[0]['examples']:,} test examples, "
             f"{len(curves)} seeds, mean and each; lines and bands: all test examples, mean and 95% interval over seeds."
         ) + (f" Not run: {', '.join(missing)}." if missing else "")

@@ -52,13 +52,11 @@ def notes_on(found: Mapping[str, Mapping[str, Sequence[Run]]]) -> list[str]:
     """What each variant's numbers are of, and where a row breaks the bounds between HR and MRR."""
     notes = []
     for variant, rows in found.items():
-        results = [r.result for runs in rows.values() for r in runs if r.result is not None]
-        dims = sorted({r.spec["dim"] for runs in rows.values() for r in runs})
-        wide = f" d = {', '.join(map(str, dims))}." if dims else ""
-        if not results:
+        there = [r for runs in rows.values() for r in runs]
+        if not there:
             notes.append(f"{VARIANTS[variant]}: not run.")
             continue
-        notes.append(f"{VARIANTS[variant]}: {describe(results)}{wide} ±: standard deviation over seeds.")
+        notes.append(f"{VARIANTS[variant]}: {describe(there)} ±: standard deviation over seeds.")
         for label, runs in rows.items():
             for r in runs:
                 assert r.result is not None

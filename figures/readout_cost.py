@@ -22,13 +22,16 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from style import HERE, RC, RECORDS, not_run, run
+from style import HERE, MUTED, RC, RECORDS, not_run, run
 
 from dissect.report.axis import MODELS, finish
 from dissect.report.plot import save_figure
 
 SOURCE = RECORDS / "readout-cost" / "cost.json"
 AXES = (("n", "n", "session length n"), ("levels", "levels", "levels L"), ("heads", "heads", "heads H"))
+
+#: Exponents of O(H L^2 n d).
+STATED = {"n": 1, "levels": 2, "heads": 1}
 
 
 def slope(x: list[float], y: list[float]) -> float:
@@ -62,9 +65,14 @@ def main() -> list[Path]:
             axes.set_xlabel(label)
             power = slope([p[field] for p in points], [p["ms"] for p in points])
             print(f"time grows as {field}^{power:.2f} (last points)")
+            stated = STATED[field]
+            last = points[-1]
+            line = [last["ms"] * (p[field] / last[field]) ** stated for p in points]
+            axes.plot([p[field] for p in points], line, color=MUTED, linewidth=1, linestyle=":", zorder=1,
+                      label=f"stated: {field}^{stated}" if stated > 1 else "stated: linear")  # fmt: skip
             axes.set_title(f"~ {field}$^{{{power:.2f}}}$ (last points)", fontsize=9)
         subsets = found["points"]["subsets"]
-        _panel(panels[0], subsets, "n", "-pr: a query from every subset, n up to 10", "attenmixer-official")
+        _panel(panels[0], subsets, "n", "-pr: a query from every subset, n up to 10", "attenmixer-pr")
         panels[0].set_xticks(
             sorted({p["n"] for p in found["points"]["n"]}), [str(p["n"]) for p in found["points"]["n"]]
         )

@@ -42,8 +42,8 @@ def main() -> list[Path]:
         panels[f"{metric.upper()} (%)"] = (series, {})
     missing = [label for label, runs in found.items() if not runs] + ["GC-SAN"]
     caption = (
-        f"{describe(results)} d = {suite.entries[0].spec.dim}. n: test examples of that length. Points: seeds; bars: "
-        f"95% interval of the mean over seeds. Not run: {', '.join(missing)}."
+        f"{describe([run for runs in found.values() for run in runs])} n: test examples of that length. Points: seeds; "
+        f"bars: 95% interval of the mean over seeds. Not run: {', '.join(missing)}."
     )
     shown = [f"{p}\nn={groups[p]['n']:,}" for p in places]
     figure = axis_figure(panels, shown, xlabel="clicks in the session so far", title=suite.title, caption=caption)

@@ -9,6 +9,7 @@ from typing import Any
 from dissect.errors import DissectError
 from dissect.experiment.suite import Suite, read_rows
 from dissect.report.axis import Series, axis_figure, describe
+from dissect.report.compare import compare
 from dissect.report.plot import save_figure
 from dissect.report.runs import Run
 from dissect.report.style import GRID, INK, MUTED, PARTS, RC, of_part
@@ -34,10 +35,11 @@ def values(runs: Sequence[Run], metric: str) -> list[float]:
     return [float(run.result["test"][metric]) for run in runs if run.result is not None]
 
 
-def suite_figure(
-    name: str, suite_name: str, option: str, xlabel: str, references: dict[str, str], variant: str = "small"
-) -> list[Path]:
-    """HR@20 and MRR@20 of a suite's runs against a readout's option, with other rows of it as level lines.
+def suite_figure(name: str, suite_name: str, option: str, xlabel: str, variant: str = "small") -> list[Path]:
+    """HR@20 and MRR@20 of a suite's runs against a readout's option, as differences to the suite's baseline.
+
+    Runs of one seed share their subset of the data, so that differences are taken seed by seed; the interval is the
+    paired bootstrap's over test sessions, of the mean over seeds.
 
     Parameters
     ----------
@@ -46,28 +48,42 @@ def suite_figure(
     option : str
         The option on the axis; rows whose readout has it are the curve.
     xlabel : str
-    references : dict of str to str
-        What a level line is called -> label of its row, which is its model too.
     variant : str
     """
     suite, found = suite_runs(suite_name, variant)
-    curve = {label: runs for label, runs in found.items() if label not in references.values()}
-    if not any(curve.values()):
-        return not_run(name, curve, f"dissect suite analyses/suites/{suite_name}.toml --variant {variant} --keep")
-    at = {next(e.axes[option] for e in suite.entries if e.label == label): runs for label, runs in curve.items()}
-    model = next(e.spec.model for e in suite.entries if e.label in curve)
+    curve = {label: runs for label, runs in found.items() if label != suite.baseline}
+    base = found[suite.baseline]
+    command = f"dissect suite analyses/suites/{suite_name}.toml --variant {variant} --keep"
+    if not base or not any(curve.values()):
+        return not_run(name, [label for label, runs in found.items() if not runs], command)
+    at = {label: next(e.axes[option] for e in suite.entries if e.label == label) for label in curve}
+    metrics = ("hr@20", "mrr@20")
+    there = {label: [run.path for run in runs] for label, runs in found.items() if runs}
+    lines = {line.label: line for line in compare(there, suite.baseline, metrics).lines}
     panels: dict[str, Any] = {}
-    for metric in ("hr@20", "mrr@20"):
-        points = {place: values(runs, metric) for place, runs in at.items()}
-        level = {shown: (label, values(found[label], metric)) for shown, label in references.items()}
-        panels[f"{metric.upper()} (%)"] = ([Series(model, model, points)], level)
-    there = [r.result for runs in found.values() for r in runs if r.result is not None]
-    missing = [str(label) for label, runs in found.items() if not runs]
+    for m, metric in enumerate(metrics):
+        own = {run.spec["seed"]: value for run, value in zip(base, values(base, metric), strict=True)}
+        points, bars = {}, {}
+        for label, runs in curve.items():
+            pairs = zip(runs, values(runs, metric), strict=True)
+            points[at[label]] = [value - own[run.spec["seed"]] for run, value in pairs if run.spec["seed"] in own]
+            difference = lines[label].difference if label in lines else None
+            if difference is not None:
+                bars[at[label]] = (float(difference.low[m]), float(difference.high[m]))
+        panels[f"{metric.upper()}: points over {suite.baseline}"] = (
+            [Series("attenmixer", "attenmixer", points, bars)],
+            {},
+        )
+        print(f"{metric}: {suite.baseline} has {sum(own.values()) / len(own):.2f}, mean of {len(own)} seeds")
+    missing = [label for label, runs in found.items() if not runs]
     caption = (
-        f"{describe(there)} d = {suite.entries[0].spec.dim}. Points: seeds; bars and band: 95% interval of the mean "
-        "over seeds (Student's t)."
+        f"{describe([run for runs in found.values() for run in runs])} Scorer {base[0].spec['scorer']}. Small points: "
+        f"each seed's difference to {suite.baseline} of that seed; large: their mean; bars: its 95% interval over test "
+        "sessions (paired bootstrap)."
     ) + (f" Not run: {', '.join(missing)}." if missing else "")
-    figure = axis_figure(panels, list(at), xlabel=xlabel, title=suite.title, caption=caption)
+    figure = axis_figure(panels, list(at.values()), xlabel=xlabel, title=suite.title, caption=caption)
+    for axes in figure.axes:
+        axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
     return save_figure(figure, HERE, name)
 
 

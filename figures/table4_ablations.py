@@ -22,7 +22,7 @@ from dissect.report.formats import Table
 
 #: Label of ours -> the paper's name.
 OURS = {
-    "Atten-Mixer": "Atten-Mixer", "-M: one level": "Atten-Mixer-M",
+    "Atten-Mixer, normalised query": "Atten-Mixer", "-M: one level": "Atten-Mixer-M",
     "-IP: every query from all items": "Atten-Mixer-IP", "-LI: last items in order": "Atten-Mixer-LI",
     "-LP: maximum of the maps": "Atten-Mixer-LP",
 }  # fmt: skip

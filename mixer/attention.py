@@ -37,6 +37,11 @@ def lp_mixture(maps: Tensor, p: float = 4.0) -> Tensor:
     return peak[:, 0] * total.clamp_min(torch.finfo(maps.dtype).tiny).pow(1 / p) * (total > 0)
 
 
+def divisors(dim: int) -> str:
+    """The numbers of heads that a width can be cut into, as text."""
+    return ", ".join(str(h) for h in range(1, dim + 1) if dim % h == 0)
+
+
 class AttentionMaps(nn.Module):
     """``softmax over a session's clicks of Q W_h^Q (K W_h^K)^T / sqrt(d)``, for every level and head.
 
@@ -63,13 +68,26 @@ class AttentionMaps(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if heads < 1 or dim % heads:
-            raise ValueError(f"heads is {heads}; it must divide the width {dim}")
+            raise ValueError(f"heads is {heads}; it must divide the width {dim}: {divisors(dim)}")
+        if not sharpness > 0:
+            raise ValueError(f"sharpness is {sharpness}; it must be > 0")
+        if positions < 0:
+            raise ValueError(f"positions is {positions}; it must be >= 0")
         self.heads = heads
         self.scale = sharpness / math.sqrt(dim)
         self.w_q = nn.Linear(dim, dim, bias=False)
         self.w_k = nn.Linear(dim, dim, bias=False)
         self.log_sharpness = nn.Parameter(torch.zeros(heads)) if learn_sharpness else None
         self.position = nn.Embedding(positions, levels * heads) if positions else None
+        self.start()
+
+    def start(self) -> None:
+        """Let the learnt sharpness and the position bias start at nothing, so that maps start as the paper's do."""
+        with torch.no_grad():
+            if self.log_sharpness is not None:
+                self.log_sharpness.zero_()
+            if self.position is not None:
+                self.position.weight.zero_()
 
     def forward(self, queries: Tensor, keys: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
         """Queries (B, L, d) and packed keys (T, d) -> maps (T, L, H), which sum to 1 over a session's clicks."""

@@ -59,12 +59,17 @@ class Intents(nn.Module):
         else:
             back = torch.arange(self.levels, device=hidden.device)
             inside = back < lengths[:, None]  # (B, L)
-            last = hidden[(ends[:, None] - 1 - back).clamp_min(0)] * inside[..., None]  # (B, L, d), the last item first
+            last = hidden[(ends[:, None] - 1 - back).clamp_min(0)]  # (B, L, d), the last item first
+            last = torch.where(inside[..., None], last, 0)
             if self.kind == "concatenated":
                 flat = last.flatten(1)
                 width = hidden.shape[1]
                 return torch.stack([m(flat[:, : (i + 1) * width]) for i, m in enumerate(self.maps)], 1)
-            sums = last.cumsum(1)
+            # Added one by one: a cumsum of floats has no deterministic form on CUDA.
+            parts = [last[:, 0]]
+            for level in range(1, self.levels):
+                parts.append(parts[-1] + last[:, level])
+            sums = torch.stack(parts, 1)
         return torch.stack([m(sums[:, i]) for i, m in enumerate(self.maps)], 1)
 
     def subsets(self, hidden: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

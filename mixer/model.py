@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixer.readout import AttenMixerReadout
+from mixer.readout import AttenMixerReadout, pack
 
 
 class AttenMixer(nn.Module):
@@ -30,7 +30,8 @@ class AttenMixer(nn.Module):
 
     Notes
     -----
-    Every parameter starts at U(-1/sqrt(d), 1/sqrt(d)), as in the released code.
+    Every parameter starts at U(-1/sqrt(d), 1/sqrt(d)), as in the released code, but for the learnt sharpness and the
+    position bias, which start at nothing.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class AttenMixer(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.uniform_(-bound, bound)
+        self.readout.attention.start()
 
     def query(self, items: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Queries (B, d), scaled by sigma; their products with L2-normalised items are the scores.
@@ -51,11 +53,12 @@ class AttenMixer(nn.Module):
         Parameters
         ----------
         items : Tensor, (T,) or (B, n) int64
-            Packed or padded clicks; what stands in the padding is not read.
+            Packed or padded clicks; what stands in the padding is not read, and need be no item.
         lengths, mask
             As for `AttenMixerReadout.forward`.
         """
-        query = self.readout(self.embedding(items), lengths, mask)
+        items, lengths = pack(items, lengths, mask, packed_dims=1)
+        query = self.readout(self.embedding(items), lengths)
         return self.sigma * (F.normalize(query, dim=1) if self.unit_query else query)
 
     def forward(self, items: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

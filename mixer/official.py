@@ -13,6 +13,10 @@ rounding (tests/mixer). It departs from the paper in these ways:
 - Values are a linear map, with bias, of the states; the pooled state goes through a layer norm and no L2.
 - The query is L2-normalised after W_m (with bias), sigma is 16, and the item table has dropout 0.1 after its L2.
 - Every parameter, the layer norm's gain too, starts at U(-1/sqrt(d), 1/sqrt(d)).
+
+Two things are not repeated, neither of which changes a score outside training: there, dropout takes each distinct item
+of a session once for all its clicks (here each click by itself), and each file is padded to its own longest session
+(here `slots` is one number).
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixer.attention import lp_mixture
+from mixer.attention import divisors, lp_mixture
 from mixer.intents import Intents
 from mixer.readout import pack
 from mixer.segments import segment_softmax, segment_sum
@@ -46,7 +50,15 @@ class OfficialReadout(nn.Module):
         N, the padded length. The released code takes one more than the longest session of the file that it reads;
         without `slots` it is one more than the longest of the call, and the same session may score differently beside
         another.
+
+    Attributes
+    ----------
+    check : bool
+        Whether a session of more than `slots` items is refused (on a CPU). Where batches are padded by a session that
+        no one reads, it must not be: its clicks beyond the slots share the last one.
     """
+
+    check = True
 
     def __init__(
         self, dim: int, levels: int = 7, heads: int = 8, p: float = 4.0, *, dropout: float = 0.1,
@@ -54,7 +66,11 @@ class OfficialReadout(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if heads < 1 or dim % heads:
-            raise ValueError(f"heads is {heads}; it must divide the width {dim}")
+            raise ValueError(f"heads is {heads}; it must divide the width {dim}: {divisors(dim)}")
+        if not p >= 1:
+            raise ValueError(f"p is {p}; it must be >= 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must lie in [0, 1)")
         self.levels, self.heads, self.p, self.dropout, self.slots = levels, heads, p, dropout, slots
         self.intents = Intents(dim, levels, "concatenated", bias=True)
         self.w_q = nn.Linear(dim, dim)
@@ -91,8 +107,9 @@ class OfficialReadout(nn.Module):
         (clicks, dim), count, heads = hidden.shape, lengths.numel(), self.heads
         slots = int(lengths.max()) + 1 if self.slots is None else self.slots
         place = torch.arange(clicks, device=hidden.device) - (lengths.cumsum(0) - lengths).index_select(0, rows)
-        if self.slots is not None and lengths.device.type == "cpu" and int(lengths.max()) > slots:
+        if self.slots is not None and self.check and lengths.device.type == "cpu" and int(lengths.max()) > slots:
             raise ValueError(f"a session has {int(lengths.max())} items, more than the {slots} slots of padding")
+        place = place.clamp_max(slots - 1)
         queries = self.intents(hidden, lengths, rows)  # (B, L, d)
         queries = queries / (queries.norm(dim=1, keepdim=True) + 1e-12)
         q = self.w_q(queries.flatten(0, 1)).view(count * heads, self.levels, dim // heads)
@@ -134,6 +151,7 @@ class OfficialAttenMixer(nn.Module):
 
     def forward(self, items: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Scores of every item, (B, items); `items` is packed (T,) or padded (B, n)."""
-        query = F.normalize(self.readout(self.embedding(items), lengths, mask), dim=1)
+        items, lengths = pack(items, lengths, mask, packed_dims=1)
+        query = F.normalize(self.readout(self.embedding(items), lengths), dim=1)
         table = F.dropout(F.normalize(self.embedding.weight, dim=1), self.dropout, self.training)
         return self.sigma * query @ table.t()

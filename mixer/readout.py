@@ -20,32 +20,33 @@ OUTPUTS = {
 HEAD_VALUES = ("slices", "sum", "full")
 
 
-def pack(hidden: Tensor, lengths: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Packed states (T, d) and lengths (B,) from what a readout accepts; see `AttenMixerReadout.forward`."""
+def pack(values: Tensor, lengths: Tensor | None, mask: Tensor | None, packed_dims: int = 2) -> tuple[Tensor, Tensor]:
+    """Packed states (T, d), or with `packed_dims` 1 ids (T,), and lengths (B,) from what a readout accepts.
+
+    See `AttenMixerReadout.forward`. Packed values on an accelerator are not checked: that would wait for the device.
+    """
     if (lengths is None) == (mask is None):
         raise ValueError("give either lengths or mask")
+    padded = values.dim() == packed_dims + 1
     if mask is not None:
-        if hidden.dim() != 3 or mask.shape != hidden.shape[:2]:
-            raise ValueError(f"mask is {tuple(mask.shape)}, hidden {tuple(hidden.shape)}; a mask goes with (B, n, d)")
+        if not padded or mask.shape != values.shape[:2]:
+            raise ValueError(f"mask is {tuple(mask.shape)}, hidden {tuple(values.shape)}; a mask goes with (B, n, d)")
         mask = mask.bool()
-    else:
+    elif padded:
         assert lengths is not None
-        if hidden.dim() == 2:
-            mask = None
-        else:
-            mask = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
+        mask = torch.arange(values.shape[1], device=values.device) < lengths[:, None]
     if mask is not None:
-        hidden, counted = hidden[mask], mask.sum(1)
-        if lengths is not None and lengths.device.type == "cpu" and not torch.equal(counted, lengths):
+        values, counted = values[mask], mask.sum(1)
+        if lengths is not None and not torch.equal(counted, lengths):
             raise ValueError(f"a session has {int(lengths.max())} items, the padded states hold {mask.shape[1]}")
         lengths = counted
     assert lengths is not None
-    if lengths.device.type == "cpu":  # elsewhere a look would wait for the device
+    if padded or lengths.device.type == "cpu":
         if not lengths.numel() or int(lengths.min()) < 1:
             raise ValueError("every session needs at least one item")
-        if int(lengths.sum()) != hidden.shape[0]:
-            raise ValueError(f"lengths add up to {int(lengths.sum())}, but there are {hidden.shape[0]} states")
-    return hidden, lengths
+        if int(lengths.sum()) != values.shape[0]:
+            raise ValueError(f"lengths add up to {int(lengths.sum())}, but there are {values.shape[0]} states")
+    return values, lengths
 
 
 class AttenMixerReadout(nn.Module):
@@ -138,7 +139,8 @@ class AttenMixerReadout(nn.Module):
         Raises
         ------
         ValueError
-            For a session without items, or lengths that do not fit the states.
+            For a session without items, or lengths that do not fit the states. Packed input on an accelerator is not
+            checked, and is the only input whose shapes are known beforehand, as a graph capture needs.
         """
         hidden, lengths = pack(hidden, lengths, mask)
         rows = _rows(lengths, hidden.shape[0])

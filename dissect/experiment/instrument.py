@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import torch
-
 from dissect.errors import DissectError
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import Splits
@@ -30,7 +28,9 @@ def instrument_of(model: SessionModel, spec: Spec, plan: Plan, splits: Splits) -
         prior=spec.prior, log_sigma2=spec.log_sigma2, kl_scale=spec.kl_scale, warmup=spec.warmup,
         rule=spec.rule, threshold=spec.threshold,
     )  # fmt: skip
-    probe = splits.train.batch(torch.zeros(1, dtype=torch.int64, device=splits.train.clicks.device))
+    # The longest session: a readout may call some of its maps for long ones alone.
+    longest = splits.train.host_lengths.argmax().reshape(1)
+    probe = splits.train.batch(longest.to(splits.train.clicks.device))
     dead = instrument.check_dead(lambda: model(probe))
     if dead:
         instrument.exclude(dead)

@@ -59,13 +59,15 @@ def _finish(run: Run, init: Path | None) -> dict[str, Any]:
     def stop(number: int, frame: Any) -> None:
         raise Interrupted(-1, number)
 
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         result = run.execute(init)
     except (Interrupted, KeyboardInterrupt) as why:
         number = why.signum if isinstance(why, Interrupted) else signal.SIGINT
         at = f" at step {why.step}" if isinstance(why, Interrupted) and why.step >= 0 else ""
         raise DissectError(f"stopped{at}; go on with: dissect run --resume {run.folder.path}", 128 + number) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     run.world.leave()
     if not run.world.main:
         return result

@@ -151,5 +151,12 @@ def copy_record(run: Path | str, destination: Path | str) -> Path:
         `destination` must not exist.
     """
     target = Path(destination)
-    shutil.copytree(run, target, ignore=shutil.ignore_patterns(*LARGE))
+    if target.exists():
+        raise DissectError(f"{target} exists already; a record is never overwritten")
+    partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copytree(run, partial, ignore=shutil.ignore_patterns(*LARGE))
+        os.replace(partial, target)  # whole or not there
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return target

@@ -59,6 +59,8 @@ class Run:
                 f"{spec.model} takes a query from every subset of a session's items, 2^n of them, so sessions of at "
                 f"most {spec.options['levels']}; the longest of {spec.dataset!r} has {self.data.longest}"
             )
+        if spec.options.get("intents") == "subsets" and self.device.type == "cuda":
+            raise DissectError(f"{spec.model} has no fixed shapes to capture; run it with --device cpu")
         make_splits(self.data, spec, torch.device("cpu"))  # refuses what can't be split, before anything is written
         self.id = spec.run_id(self.data.sha256)
         self.folder = RunFolder(folder or Path(out) / self.id, writes=self.world.main)

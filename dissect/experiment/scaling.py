@@ -49,7 +49,7 @@ def measure(spec: Spec, items: int, length: int, device: torch.device) -> dict[s
     steps = (ROUNDS + WARM_UP) * per_round
     examples = sessions_of(length, steps * spec.batch_size, items, device)
     torch.manual_seed(0)
-    net = build(spec.recipe, items, spec.dim, spec.sigma).to(device)
+    net = build(spec.recipe, items, spec.dim, spec.sigma, length).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=spec.lr, fused=True, capturable=device.type == "cuda")
     plan = Plan(len(examples), spec.batch_size, steps)
     loop = Loop(net, examples, optimizer, plan, bf16=spec.precision == "bf16")

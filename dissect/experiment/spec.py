@@ -162,6 +162,11 @@ class Spec:
         known = {f.name for f in fields(cls)}
         readout = {**given.pop("options", {}), **{k: given.pop(k) for k in list(given) if k not in known}}
         recipe = recipe_of(model, given.get("encoder"), given.get("readout"), given.get("scorer"), readout)
+        dim = given.get("dim") or (256 if setting == "paper" else recipe.dim)
+        if "heads" in recipe.options and "heads" not in readout and isinstance(dim, int) and dim > 0:
+            # The default is for widths that it divides; SR-GNN's 100 takes 4.
+            fitting = next(h for h in range(recipe.options["heads"], 0, -1) if dim % h == 0)
+            recipe = replace(recipe, options={**recipe.options, "heads": fitting})
         choose("setting", setting, SETTINGS)
         base: dict[str, Any] = {name: getattr(recipe, name) for name in _FROM_RECIPE}
         if setting == "paper":

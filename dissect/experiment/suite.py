@@ -15,6 +15,7 @@ from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
 from dissect.models.recipes import READOUTS, choose, options_of
 from dissect.report.runs import Run, read_run
+from dissect.report.statistics import parse_metric
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -102,33 +103,53 @@ def load_suite(path: Path | str, variant: str = "small") -> Suite:
         choose(f"key of {path}", key, _TOP)
     if not data.get("runs"):
         raise DissectError(f"{path} has no [[runs]]")
+    for key, kind in (("runs", list), ("metrics", list), *((name, dict) for name in ("defaults", *VARIANTS))):
+        if not isinstance(data.get(key, kind()), kind):
+            raise DissectError(f"{path}: {key} is {data[key]!r}; it takes a {'list' if kind is list else 'table'}")
     entries: list[Entry] = []
     for number, given in enumerate(data["runs"], 1):
         merged = {**data.get("defaults", {}), **data.get(variant, {}), **given}
         try:
             entries += _entries(merged, len(entries))
-        except DissectError as error:
+        except (DissectError, TypeError, ValueError) as error:
             raise DissectError(f"{path}, run {number}: {error}") from None
+    _one_table(path, entries)
     # Seed by seed: a budget that ends early leaves a whole table of one seed, not three seeds of one row.
     entries.sort(key=lambda e: (e.priority, e.spec.seed, e.order))
+    for metric in data.get("metrics", []):
+        parse_metric(metric)
     baseline = data.get("baseline", "")
     if baseline:
         choose(f"baseline of {path}", baseline, {entry.label for entry in entries})
     return Suite(
         path.stem, data.get("title", path.stem), data.get("about", ""), variant, baseline,
-        tuple(data.get("metrics", ("hr@20", "mrr@20"))), tuple(entries),
+        tuple(data.get("metrics", ["hr@20", "mrr@20"])), tuple(entries),
     )  # fmt: skip
+
+
+def _one_table(path: Path, entries: Iterable[Entry]) -> None:
+    """Refuse what no table could hold, before hours are spent on it."""
+    for name in ("dataset", "protocol", "refit", "ties", "max_train", "max_valid"):
+        values = {str(getattr(entry.spec, name)) for entry in entries}
+        if len(values) > 1:
+            raise DissectError(
+                f"{path}: runs differ in {name} ({', '.join(sorted(values))}); one table can't hold them"
+            )
 
 
 def _entries(merged: Mapping[str, Any], first: int) -> Iterator[Entry]:
     if "model" not in merged:
         raise DissectError("it has no model")
-    known = {f.name for f in fields(Spec)} - {"options", "device", "data_dir"}
+    # A run's weights can't be named before it is run: no init.
+    known = {f.name for f in fields(Spec)} - {"options", "device", "data_dir", "init"}
     known |= {name for readout in READOUTS for name in options_of(readout)}
     for key in merged:
         choose("key", key, sorted(known | set(_OWN)))
     lists = {k: v for k, v in merged.items() if isinstance(v, list) and k not in _PAIRS}
     fixed = {k: v for k, v in merged.items() if k not in lists}
+    for key, value in lists.items():
+        if not value:
+            raise DissectError(f"{key} is an empty list")
     for order, values in enumerate(itertools.product(*lists.values()), first):
         axes = dict(zip(lists, values, strict=True))
         options = {**fixed, **axes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any
 
 from dissect.errors import DissectError
 from dissect.experiment import record
+from dissect.experiment.checkpoint import Interrupted
 from dissect.experiment.main import resume_run, start_run
 from dissect.experiment.record import copy_record
 from dissect.experiment.spec import Spec
@@ -35,18 +37,26 @@ def seconds(text: str) -> float:
 
 
 @contextmanager
-def _alarm(left: float | None) -> Iterator[None]:
-    """Ask the run to stop after `left` seconds, as SIGTERM would: it saves its state."""
-    if left is None:
-        yield
-        return
-    timer = threading.Timer(left, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
-    timer.start()
+def _alarm(budget: float | None) -> Iterator[None]:
+    """Ask whatever runs to stop after `budget` seconds, as SIGTERM would: a run in training saves its state.
+
+    Between the runs' own handlers, while data are read or a figure is drawn, SIGTERM raises `Interrupted`.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        raise Interrupted(-1, number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    timer = None if budget is None else threading.Timer(budget, os.kill, (os.getpid(), signal.SIGTERM))
     try:
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
         yield
     finally:
-        timer.cancel()
+        if timer is not None:
+            timer.cancel()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _unfinished(entry: Entry, out: Path) -> Path | None:
@@ -107,51 +117,62 @@ def run_suite(
     end = None if budget is None else time.monotonic() + budget
     wanted = [i for i, entry in enumerate(suite.entries) if not seeds or entry.spec.seed in seeds]
     todo = [i for i in wanted if i not in found]
-    _say(f"{suite.title} ({suite.variant}): {len(found)} of {len(suite.entries)} runs are recorded")
-    for done, i in enumerate(todo):
-        entry = suite.entries[i]
-        left = None if end is None else end - time.monotonic()
-        if left is not None and left <= 0:
-            break
-        _say(f"[{len(found) + 1}/{len(suite.entries)}] {entry.label}, seed {entry.spec.seed}")
-        begun = _unfinished(entry, out)
-        result: dict[str, Any] = {}
-        # A run's own tables would bury the suite's: a line says what came out.
-        with _alarm(left), redirect_stdout(io.StringIO()):
-            try:
-                if begun is not None:
-                    result = resume_run(begun, data_dir, quiet)
-                else:
-                    options = {k: v for k, v in entry.options.items() if k != "model"}
-                    options |= {"device": device, "data_dir": data_dir}
-                    given = {k: v for k, v in options.items() if v is not None}
-                    result = start_run(entry.spec.model, given, out=out, init=None, force=False, quiet=quiet)
-            except DissectError as error:
-                if end is not None and error.status == 128 + signal.SIGTERM and time.monotonic() >= end - 1:
-                    _say(f"the budget is spent: {len(todo) - done} runs are left; the same command goes on")
-                    break
-                if error.status > 128:
-                    raise
-                failed.append(f"{entry.label}, seed {entry.spec.seed}: {error}")
-                _say(f"failed: {failed[-1]}")
-                continue
-        test = result["test"]
-        _say(f"  HR@20 {test['hr@20']:.2f}, MRR@20 {test['mrr@20']:.2f}, {result['seconds_per_epoch']:.0f} s an epoch")
-        path = find_records(replace(suite, entries=(entry,)), [out])[0]
-        if keep and records is not None:
-            path = copy_record(path, records / path.name)
-        found[i] = path
+    _say(f"{suite.title} ({suite.variant}): {len(wanted) - len(todo)} of {len(wanted)} runs are recorded")
+    done = 0
+    try:
+        with _alarm(budget):
+            for i in todo:
+                entry = suite.entries[i]
+                _say(f"[{len(wanted) - len(todo) + done + 1}/{len(wanted)}] {entry.label}, seed {entry.spec.seed}")
+                try:
+                    found[i] = _one(suite, entry, out, records if keep else None, device, data_dir, quiet)
+                except DissectError as error:
+                    if error.status > 128:
+                        raise Interrupted(-1, error.status - 128) from error
+                    failed.append(f"{entry.label}, seed {entry.spec.seed}: {error}")
+                    _say(f"failed: {failed[-1]}")
+                except Exception as error:  # out of memory, say: the others go on
+                    failed.append(f"{entry.label}, seed {entry.spec.seed}: {type(error).__name__}: {error}")
+                    _say(f"failed: {failed[-1]}")
+                done += 1
+                gc.collect()  # a model and its loop refer to each other
+    except Interrupted as why:
+        if why.signum != signal.SIGTERM or end is None or time.monotonic() < end - 1:
+            raise DissectError("stopped; the same command goes on", 128 + why.signum) from None
+        _say(f"the budget is spent: {len(todo) - done} runs are left; the same command goes on")
     return found, failed
+
+
+def _one(
+    suite: Suite, entry: Entry, out: Path, records: Path | None, device: str | None, data_dir: str | None, quiet: bool
+) -> Path:
+    """Run or resume one entry; the folder of its record."""
+    begun = _unfinished(entry, out)
+    # A run's own tables would bury the suite's: a line says what came out.
+    with redirect_stdout(io.StringIO()):
+        if begun is not None:
+            result = resume_run(begun, data_dir, quiet)
+        else:
+            options = {k: v for k, v in entry.options.items() if k != "model"}
+            options |= {"device": device, "data_dir": data_dir}
+            given = {k: v for k, v in options.items() if v is not None}
+            result = start_run(entry.spec.model, given, out=out, init=None, force=False, quiet=quiet)
+    test = result["test"]
+    _say(f"  HR@20 {test['hr@20']:.2f}, MRR@20 {test['mrr@20']:.2f}, {result['seconds_per_epoch']:.0f} s an epoch")
+    path = find_records(replace(suite, entries=(entry,)), [out])[0]
+    return path if records is None else copy_record(path, records / path.name)
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def plan(suite: Suite, found: Mapping[int, Path]) -> str:
-    """The runs in the order in which they would be run, as lines."""
+def plan(suite: Suite, found: Mapping[int, Path], seeds: Collection[int] = ()) -> str:
+    """The runs in the order in which they would be run, as lines; of some seeds alone where they are given."""
     lines = []
     for i, entry in enumerate(suite.entries):
+        if seeds and entry.spec.seed not in seeds:
+            continue
         state = str(found[i]) if i in found else "not run"
         lines.append(f"{entry.priority}  {entry.label}, seed {entry.spec.seed}: {state}")
     return "\n".join(lines)
@@ -193,8 +214,12 @@ def suite_command(
     limit = None if budget is None else seconds(budget)
     suite = load_suite(file, variant)
     records = records or file.resolve().parent.parent / "records"
+    unknown = set(seeds) - {entry.spec.seed for entry in suite.entries}
+    if unknown:
+        has = ", ".join(map(str, sorted({entry.spec.seed for entry in suite.entries})))
+        raise DissectError(f"--seed {min(unknown)}: {file} has the seeds {has}")
     if dry_run:
-        print(plan(suite, find_records(suite, [records, out])))
+        print(plan(suite, find_records(suite, [records, out]), seeds))
         return 0
     found, failed = run_suite(
         suite,
@@ -216,6 +241,7 @@ def suite_command(
             _say(f"table: {target}")
     for line in failed:
         _say(f"failed: {line}")
-    left = len(suite.entries) - len(found)
-    _say(f"{left} of {len(suite.entries)} runs are left" if left else "all runs are recorded")
+    wanted = [i for i, entry in enumerate(suite.entries) if not seeds or entry.spec.seed in seeds]
+    left = len([i for i in wanted if i not in found])
+    _say(f"{left} of {len(wanted)} runs are left" if left else "all runs are recorded")
     return left

@@ -12,11 +12,11 @@ from typing import Any
 from dissect.errors import DissectError
 from dissect.models.encoders import GatedGraphEncoder, IdentityEncoder
 from dissect.models.readouts import (
-    AttenMixer,
     LastItemReadout,
     MeanLastReadout,
     MeanReadout,
-    OfficialAttenMixer,
+    MixerReadout,
+    OfficialMixerReadout,
     SoftAttentionReadout,
 )
 from dissect.models.scorers import SCORERS, Scorer
@@ -33,8 +33,8 @@ READOUTS: dict[str, Callable[..., Readout]] = {
     "mean": MeanReadout,
     "mean-last": MeanLastReadout,
     "last-item": LastItemReadout,
-    "attenmixer": AttenMixer,
-    "attenmixer-official": OfficialAttenMixer,
+    "attenmixer": MixerReadout,
+    "attenmixer-official": OfficialMixerReadout,
 }
 #: Readout -> what its options are read from; a readout that is not here has none.
 _CONFIGURED: dict[str, Callable[..., Any]] = {

@@ -27,7 +27,8 @@ class SessionModel(nn.Module):
 
     Notes
     -----
-    Every parameter starts at U(-1/sqrt(d), 1/sqrt(d)), as in SR-GNN (arXiv 1811.00855, released code).
+    Every parameter starts at U(-1/sqrt(d), 1/sqrt(d)), as in SR-GNN (arXiv 1811.00855, released code), but for those
+    that a module's own `start` sets.
     """
 
     def __init__(self, items: int, dim: int, encoder: Encoder, readout: Readout, scorer: Scorer) -> None:
@@ -40,6 +41,9 @@ class SessionModel(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.uniform_(-bound, bound)
+        for module in self.modules():
+            if callable(start := getattr(module, "start", None)):
+                start()
 
     def forward(self, batch: Batch) -> Output:
         """Queries of the batch's sessions, (B, d), and the table to score them against, (items, d)."""

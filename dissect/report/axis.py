@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dissect.report import style
-from dissect.report.runs import Row
+from dissect.report.formats import span
+from dissect.report.runs import Run
 
 #: Colour, dash and marker by model; a model keeps its own in every figure.
 MODELS: dict[str, tuple[str, Any, str]] = {
@@ -24,7 +25,9 @@ MODELS: dict[str, tuple[str, Any, str]] = {
     "meanpool": ("#009E73", "-", "D"),
     "srgnn": ("#0072B2", "-", "^"),
     "srgnn+attenmixer": ("#56B4E9", (0, (6, 2)), "X"),
+    "srgnn-identity": ("#0072B2", (0, (1, 2)), "h"),
     "last-item": ("#666666", (0, (1, 2)), "h"),
+    "attenmixer-pr": ("#332288", (0, (6, 2)), "v"),
 }
 
 
@@ -39,11 +42,14 @@ class Series:
         A key of `MODELS`.
     points : mapping
         Place on the axis -> values, one a seed.
+    bars : mapping, optional
+        Place -> low and high end of an interval; by default Student's of the mean over seeds.
     """
 
     label: str
     model: str
     points: Mapping[Any, Sequence[float]]
+    bars: Mapping[Any, tuple[float, float]] | None = None
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> float:
@@ -53,6 +59,15 @@ def interval(values: Sequence[float], level: float = 0.95) -> float:
     from scipy import stats
 
     return float(stats.sem(values) * stats.t.ppf(0.5 + level / 2, len(values) - 1))
+
+
+def _bar(series: Series, place: Any, mean: float) -> tuple[float, float]:
+    """Lengths of the bar below and above the mean."""
+    if series.bars is None:
+        half = interval(series.points[place])
+        return half, half
+    low, high = series.bars[place]
+    return max(mean - low, 0.0), max(high - mean, 0.0)
 
 
 def draw_axis(
@@ -68,7 +83,7 @@ def draw_axis(
         there = [place for place in places if each.points.get(place)]
         x = np.array([at[place] for place in there], float) + 0.06 * (i - (len(series) - 1) / 2)
         means = [float(np.mean(each.points[place])) for place in there]
-        bars = [interval(each.points[place]) for place in there]
+        bars = np.array([_bar(each, place, mean) for place, mean in zip(there, means, strict=True)]).reshape(-1, 2).T
         axes.errorbar(
             x, means, yerr=bars, color=color, linestyle=dash, marker=marker, markersize=6, capsize=3, label=each.label,
             linewidth=1.6, zorder=3,
@@ -128,16 +143,26 @@ def finish(figure: Figure, legend_of: Axes, title: str, caption: str, top: float
     figure.tight_layout(rect=(0, foot, 1, top))
 
 
-def describe(results: Sequence[Row]) -> str:
-    """Data set, protocol, N and seeds of some results, as a caption says them."""
+def describe(runs: Sequence[Run]) -> str:
+    """Data set, protocol, N, setting and seeds of some finished runs, as a caption says them."""
+    results = [run.result for run in runs if run.result is not None]
     if not results:
         return "not run"
-    first = results[0]
-    data, protocol = first["dataset"], first["protocol"]
+    data, protocol = results[0]["dataset"], results[0]["protocol"]
+    trained = span(result["dataset"]["train_examples"] for result in results)
+    subset = f", {data['max_train']:,} training sessions drawn anew for each seed" if data.get("max_train") else ""
     seeds = sorted({result["seed"] for result in results})
-    subset = f", {data['max_train']:,} training sessions drawn" if data.get("max_train") else ""
+    setting = [f"{name} {_listed(run.spec.get(key) for run in runs)}" for key, name in _SETTING]
     return (
-        f"{data['name']}{subset}, {data['train_examples']:,} training examples, protocol {protocol['name']}"
+        f"{data['name']}{subset}, {trained} training examples, protocol {protocol['name']}"
         f"{', refit' if protocol['refit'] else ''}, ties {protocol['ties']}; "
-        f"N = {data['test_examples']:,} test examples; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
+        f"N = {data['test_examples']:,} test examples; {', '.join(setting)}; "
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
     )
+
+
+_SETTING = (("dim", "d"), ("batch_size", "batch"), ("lr", "lr"), ("epochs", "epochs at most"))
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return " or ".join(sorted({f"{value:g}" for value in values if value is not None}))

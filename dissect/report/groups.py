@@ -20,6 +20,7 @@ _SHARED: tuple[tuple[str, Callable[[Row], Any]], ...] = (
     ("data (SHA-256)", lambda r: r["dataset"]["sha256"][:12]),
     ("test examples", lambda r: r["dataset"]["test_examples"]),
     ("training subset (max_train, 0: none)", lambda r: r["dataset"].get("max_train", 0)),
+    ("validation subset (max_valid, 0: none)", lambda r: r["dataset"].get("max_valid", 0)),
     ("protocol", lambda r: r["protocol"]["name"]),
     ("refit", lambda r: r["protocol"]["refit"]),
     ("ties", lambda r: r["protocol"]["ties"]),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dissect.errors import DissectError
-from dissect.report.compare import LEVEL, Comparison, compare
+from dissect.report.compare import LEVEL, Comparison, Line, compare
 from dissect.report.cost import cost_table, counts, latency
 from dissect.report.formats import NONE, Table, choose_format, number, p_value, render, signed, span
 from dissect.report.statistics import bound_violations
@@ -77,13 +77,21 @@ def _accuracy(found: Comparison) -> Table:
                     signed(line.improvement[m], unit="%"),
                     p_value(line.p_holm[m]),
                 ]
-            shown = [f"{line.mean[m]:.2f}", number(line.sd[m]), str(len(line.values))]
+            shown = [_valid(line, metric), f"{line.mean[m]:.2f}", number(line.sd[m]), str(len(line.values))]
             rows.append([line.label if m == 0 else "", metric.upper(), *shown, *cells])
     columns = (
-        "model", "metric", "mean", "sd", "seeds", f"difference [{LEVEL:.0%} interval]", "improvement", "p (Holm)",
+        "model", "metric", "valid", "mean", "sd", "seeds", f"difference [{LEVEL:.0%} interval]", "improvement",
+        "p (Holm)",
     )  # fmt: skip
     notes = [*_caption(found), *_controls(found), *_budgets(found), *_warnings(found)]
     return Table(f"Accuracy on {_about(found)}", columns, rows, notes, left=2, breaks=breaks[1:])
+
+
+def _valid(line: Line, metric: str) -> str:
+    """Mean over seeds on the validation set: what a choice between rows may rest on."""
+    results = [r["pruned"] if line.pruned else r for r in line.group.results]
+    found = [r["valid"][metric] for r in results if (r.get("valid") or {}).get(metric) is not None]
+    return f"{sum(found) / len(found):.2f}" if len(found) == len(results) else "–"
 
 
 def _digits(found: Comparison) -> int:
@@ -111,8 +119,8 @@ def _caption(found: Comparison) -> list[str]:
     unseen = [result["dataset"]["unseen_targets"]["test"] for result in every if "unseen_targets" in result["dataset"]]
     missed = f"; targets never seen in training are misses: {span(unseen)}" if unseen else ""
     lines = [
-        f"mean, sd: percent of the {found.examples:,} test examples, over seeds (sd with n - 1). Trained on {trained} "
-        f"examples{missed}."
+        f"mean, sd: percent of the {found.examples:,} test examples, over seeds (sd with n - 1). valid: mean on the "
+        f"validation set, on which a choice between rows may rest. Trained on {trained} examples{missed}."
     ]
     if len(found.lines) == 1:
         return lines

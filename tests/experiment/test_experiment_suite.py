@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dissect.errors import DissectError
+from dissect.experiment import suite_run
 from dissect.experiment.spec import Spec
 from dissect.experiment.suite import find_records, load_suite, rows
 from dissect.experiment.suite_run import run_suite, seconds, suite_tables
@@ -72,6 +73,15 @@ def test_lists_are_runs_and_a_run_outranks_the_variant_and_that_the_defaults(fil
         ("[[runs]]\nmodel = 'srgnn'\nepoch = 3", "run 1: unknown key 'epoch' .did you mean 'epochs'"),
         ("[[runs]]\nmodel = 'srgnn'\nlevels = 3", "run 1: unknown option 'levels' of the readout 'soft-attention'"),
         ("[[runs]]\nmodel = 'srgnn'\nlabel = '{depth}'", "names what is no field"),
+        ("runs = 3", "runs is 3; it takes a list"),
+        ("metrics = 'hr@20'\n[[runs]]\nmodel = 'srgnn'", "metrics is 'hr@20'; it takes a list"),
+        ("metrics = ['recall']\n[[runs]]\nmodel = 'srgnn'", "recall"),
+        ("defaults = 3\n[[runs]]\nmodel = 'srgnn'", "defaults is 3; it takes a table"),
+        ("[[runs]]\nmodel = 'srgnn'\nseed = []", "run 1: seed is an empty list"),
+        ("[[runs]]\nmodel = 'srgnn'\npriority = 'high'", "run 1: .*high"),
+        ("[[runs]]\nmodel = 'srgnn'\ndim = 'big'", "run 1: "),
+        ("[[runs]]\nmodel = 'srgnn'\ninit = 'x'", "run 1: unknown key 'init'"),
+        ("[[runs]]\nmodel = 'srgnn'\ndataset = ['demo', 'toy']", "runs differ in dataset .demo, toy."),
         ("baseline = 'b'\n[[runs]]\nmodel = 'srgnn'", "unknown baseline of .* 'b'"),
     ],
 )
@@ -133,6 +143,41 @@ def test_a_suite_runs_skips_what_is_recorded_and_makes_one_table(
     lost = {i: path for i, path in again.items() if suite.entries[i].label != "L = 10"}
     assert "not run: L = 10" in render(suite_tables(suite, lost)[0], "text")
     assert suite_tables(suite, {}) == []
+
+
+def test_one_seed_alone(file: Path, toy_data: Path, tmp_path: Path) -> None:
+    where = ("--data-dir", str(toy_data), "--out", str(tmp_path / "out"), "--quiet")
+    listed = _command(file, *where, "--dry-run", "--seed", "1")
+    assert listed.stdout.count("seed 1: not run") == 4
+    assert "seed 0" not in listed.stdout
+    wrong = _command(file, *where, "--seed", "5")
+    assert wrong.returncode == 2
+    assert "--seed 5" in wrong.stderr
+    assert "has the seeds 0, 1" in wrong.stderr
+
+
+def test_a_budget_that_ends_before_training_is_no_crash(file: Path, toy_data: Path, tmp_path: Path) -> None:
+    where = ("--data-dir", str(toy_data), "--out", str(tmp_path / "out"), "--quiet")
+    done = _command(file, *where, "--budget", "0.02s")
+    assert done.returncode == 1, done.stderr
+    assert "the budget is spent: 8 runs are left" in done.stderr
+    assert "8 of 8 runs are left" in done.stderr
+
+
+def test_what_is_no_error_of_ours_does_not_stop_the_others_either(
+    file: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = suite_run.start_run
+
+    def broken(model: str, *args: Any, **options: Any) -> Any:
+        if model == "attenmixer":
+            raise RuntimeError("out of memory")
+        return start(model, *args, **options)
+
+    monkeypatch.setattr(suite_run, "start_run", broken)
+    suite, found, failed = _run(file, toy_data, tmp_path / "out")
+    assert {suite.entries[i].label for i in found} == {"mean"}
+    assert failed[0].endswith("RuntimeError: out of memory")
 
 
 def test_a_failing_run_does_not_stop_the_others(file: Path, toy_data: Path, tmp_path: Path) -> None:

@@ -149,7 +149,15 @@ def test_a_position_bias_can_pick_the_last_item() -> None:
     assert float(weights[keep].detach().max()) < 1e-20
 
 
-@pytest.mark.parametrize("options", [{}, {"mixture": "max"}, {"positions": 2, "learn_sharpness": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"mixture": "max"}, {"positions": 2, "learn_sharpness": True}, {"head_values": "sum"},
+        {"head_values": "full"}, {"intents": "concatenated"}, {"values": True, "output": "residual"},
+        {"output": "pooled"},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_gradients(options: dict[str, Any]) -> None:
     net, (hidden, lengths) = readout(levels=2, heads=2, **options), states([3, 1, 2])
     inputs = [hidden.requires_grad_(), *net.parameters()]
@@ -198,7 +206,7 @@ def test_a_model_scores_unit_items() -> None:
     query = net.readout(net.embedding(clicks), lengths)
     expected = 5 * query @ F.normalize(net.embedding.weight, dim=1).T
     torch.testing.assert_close(net(clicks, lengths), expected)
-    padded = torch.tensor([[3, 4, 5], [29, 0, 0]])
+    padded = torch.tensor([[3, 4, 5], [29, -1, 99]])  # what stands in the padding need be no item
     torch.testing.assert_close(net(padded, lengths), expected)
     unit = AttenMixer(30, DIM, levels=2, heads=2, unit_query=True)
     torch.testing.assert_close(unit.query(clicks, lengths).norm(dim=1), torch.full((2,), 12.0))
@@ -215,6 +223,8 @@ def test_a_model_scores_unit_items() -> None:
         ({"mixture": "mean"}, "lp, max"),
         ({"head_values": "half"}, "slices, sum, full"),
         ({"intents": "subsets", "levels": 11}, "up to 10 items"),
+        ({"positions": -1}, "positions is -1"),
+        ({"sharpness": 0.0}, "sharpness is 0.0"),
         ({"output": "mean"}, "linear, residual, pooled"),
         ({"output": "pooled", "head_values": "full"}, "needs a pooled state of width d"),
     ],
@@ -245,3 +255,23 @@ def test_input_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a session has 9 items, more than 7: .* 511 queries"):
         many(*states([9]))
     assert lengths.sum() == 4
+
+
+def test_our_additions_start_at_nothing() -> None:
+    """In the leaf package and in a whole model alike, so that maps start as the paper's do."""
+    plain = readout()
+    added = readout(positions=5, learn_sharpness=True)
+    added.load_state_dict(plain.state_dict(), strict=False)
+    hidden, lengths = states()
+    torch.testing.assert_close(added(hidden, lengths), plain(hidden, lengths))
+    model = AttenMixer(9, DIM, heads=2, positions=5, learn_sharpness=True)
+    assert model.readout.attention.position is not None
+    assert not model.readout.attention.position.weight.any()
+    assert model.readout.attention.log_sharpness is not None
+    assert not model.readout.attention.log_sharpness.any()
+
+
+def test_a_state_that_is_not_finite_stays_in_its_session() -> None:
+    net, (hidden, lengths) = readout(levels=7), states()
+    hidden[:4] = torch.nan
+    assert bool(net(hidden, lengths)[1:].isfinite().all())

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from dissect.batch import Batch, PackedExamples
 from dissect.errors import DissectError
 from dissect.experiment.main import start_run
+from dissect.experiment.spec import Spec
 from dissect.models import RECIPES, Recipe, build, options_of, recipe_of
 from dissect.models.scorers import Scorer
 from dissect.training.loss import item_cross_entropy
@@ -139,3 +140,25 @@ def test_every_subset_of_long_sessions_is_refused_before_training(tmp_path: Path
 def test_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(DissectError, match="readout 'attenmixer': heads is 3; it must divide the width 8"):
         build(recipe("attenmixer", heads=3), 7, 8)
+
+
+def test_heads_follow_a_width_that_the_default_does_not_divide() -> None:
+    assert Spec.create("srgnn", readout="attenmixer").options["heads"] == 5  # of 100
+    assert Spec.create("attenmixer").options["heads"] == 8
+    assert Spec.create("attenmixer", dim=64, heads=4).options["heads"] == 4
+
+
+def test_places_alone_by_hand() -> None:
+    model = build(recipe_of("meanlast", options={"positions": 2, "heads": 2, "output": "residual"}), 7, 4)
+    position = model.get_parameter("readout.position.weight")
+    assert not position.any(), "equal weights at the start"
+    plain = build(recipe_of("meanlast", options={"output": "residual"}), 7, 4)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    torch.testing.assert_close(model.scores(BATCH), plain.scores(BATCH))
+    with torch.no_grad():
+        position[0, 0] = 50  # the first half of the state from the last click alone
+    unit = F.normalize(model.embedding.weight, dim=1)
+    s = torch.cat([unit[3, :2], unit[[0, 1, 0, 3], 2:].mean(0)])
+    s = s / s.norm()
+    query = s + model.get_parameter("readout.w_m.weight") @ torch.cat([s, unit[3]])
+    torch.testing.assert_close(model.scores(BATCH)[0], 12 * unit @ query)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from dissect.report.axis import Series, axis_figure, describe, interval
+from dissect.report.runs import Run
 
-RESULT = {
-    "dataset": {"name": "toy", "max_train": 9, "train_examples": 1000, "test_examples": 2000},
-    "protocol": {"name": "honest", "refit": True, "ties": "half"},
-}
+
+def run_of(seed: int, trained: int) -> Run:
+    result = {
+        "dataset": {"name": "toy", "max_train": 9, "train_examples": trained, "test_examples": 2000},
+        "protocol": {"name": "honest", "refit": True, "ties": "half"},
+        "seed": seed,
+    }
+    return Run(Path("x"), {"dim": 64, "batch_size": 512, "lr": 0.002, "epochs": 4}, result, [], [], [])
 
 
 def test_the_interval_is_students() -> None:
@@ -36,14 +43,18 @@ def test_the_figure_shows_means_and_leaves_out_what_is_not_there() -> None:
 
 
 def test_a_caption_names_the_denominators() -> None:
-    text = describe([{**RESULT, "seed": 1}, {**RESULT, "seed": 0}])
+    text = describe([run_of(1, 1000), run_of(0, 1100)])
     for part in (
-        "toy",
-        "9 training sessions drawn",
-        "1,000 training examples",
-        "honest, refit",
-        "N = 2,000",
-        "seeds 0, 1",
-    ):
+        "toy", "9 training sessions drawn anew for each seed", "1,000 to 1,100 training examples", "honest, refit",
+        "N = 2,000", "d 64, batch 512, lr 0.002, epochs at most 4", "seeds 0, 1",
+    ):  # fmt: skip
         assert part in text
     assert describe([]) == "not run"
+
+
+def test_given_bars_outrank_students() -> None:
+    series = [Series("a", "attenmixer", {1: [1.0, 3.0]}, {1: (1.5, 2.25)})]
+    figure = axis_figure({"d": (series, {})}, [1], xlabel="x", title="t", caption="c")
+    container = figure.axes[0].containers[0]
+    (segment,) = container.lines[2][0].get_segments()  # type: ignore[attr-defined]
+    assert segment[:, 1].tolist() == [1.5, 2.25]

@@ -320,7 +320,7 @@ def test_half_ranks_are_no_doubt(tmp_path: Path) -> None:
 
 def test_narrow_intervals_have_more_decimals(tmp_path: Path) -> None:
     runs = [make(tmp_path / "a", [400] * 6), make(tmp_path / "b", [400, 401, 400, 400, 400, 420], lr=1.0)]
-    narrow, wide = (tables(compare(runs, metrics=[m]))[0].rows[1][5] for m in ("mrr@999", "hr@400"))
+    narrow, wide = (tables(compare(runs, metrics=[m]))[0].rows[1][6] for m in ("mrr@999", "hr@400"))
     assert narrow.startswith("-0.002 [-0.012, ")
     assert wide.startswith("-33.33 [")
 
@@ -364,8 +364,8 @@ def test_the_command_ends_with_json(tmp_path: Path, capsys: pytest.CaptureFixtur
     ("how", "parts"),
     [
         ("text", ["model", "HR@20"]),
-        ("markdown", ["| model | metric | mean |", "| --- | --- | ---: |", "| srgnn, lr 0.001 | HR@20 |"]),
-        ("latex", [r"\toprule", r"\begin{tabular}{llrrrrrr}", r"srgnn, lr 0.001 & HR@20 & ", r"[95\% interval]"]),
+        ("markdown", ["| model | metric | valid | mean |", "| --- | --- | ---: | ---: |", "| srgnn, lr 0.001 | HR@20 |"]),
+        ("latex", [r"\toprule", r"\begin{tabular}{llrrrrrrr}", r"srgnn, lr 0.001 & HR@20 & ", r"[95\% interval]"]),
     ],
 )
 def test_the_command_writes_each_format(

@@ -14,6 +14,8 @@ from dissect.training.plan import Plan
 from dissect.training.train import Loop
 
 ITEMS = 40
+MODELS = ["srgnn", "meanpool", "last-item", "meanlast", "attenmixer", "attenmixer-ours", "attenmixer-official",
+          "srgnn+attenmixer"]  # fmt: skip
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -29,7 +31,7 @@ def loop_of(
     device: str = "cpu", model: str = "srgnn", sparse: bool = False, steps: int = 13, bf16: bool = False
 ) -> Loop:
     torch.manual_seed(1)
-    net = build(model, ITEMS, 8).to(device)
+    net = build(model, ITEMS, 8, longest=8).to(device)
     data, plan = examples(device), Plan(50, 8, steps, lr_step=1)
     probe = wrap(net, net.parts(), examples=50, steps=steps, warmup=(0.2, 0.6), noise="weight") if sparse else None
     groups = probe.param_groups(1e-2) if probe else [{"name": "rest", "params": list(net.parameters())}]
@@ -48,11 +50,11 @@ def test_a_size_holds_its_clicks_and_a_click_of_padding() -> None:
     assert len(set(sizes)) < 40
 
 
-@pytest.mark.parametrize("model", ["srgnn", "meanpool", "last-item"])
+@pytest.mark.parametrize("model", MODELS)
 def test_a_padded_batch_gives_the_same_queries_and_gradients(model: str) -> None:
     data, index = examples(), torch.tensor([3, 7, 7, 0, 21])
     torch.manual_seed(1)
-    net = build(model, ITEMS, 8).double()
+    net = build(model, ITEMS, 8, longest=8).double().eval()
     found = []
     for batch in (data.batch(index), data.static_batch(index, 64), data.static_batch(index, 200)):
         net.zero_grad()

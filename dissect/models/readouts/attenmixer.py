@@ -10,7 +10,7 @@ from dissect.models.seams import Encoded, Readout
 from mixer import AttenMixerReadout, OfficialReadout
 
 
-class AttenMixer(Readout):
+class MixerReadout(Readout):
     """Multi-level attention mixture; see :class:`mixer.AttenMixerReadout`, whose options it takes.
 
     Parameters
@@ -41,7 +41,7 @@ class AttenMixer(Readout):
         return self.mixer.weights(encoded.clicks, encoded.batch.lengths)
 
 
-class OfficialAttenMixer(Readout):
+class OfficialMixerReadout(Readout):
     """What the released code computes; see :class:`mixer.OfficialReadout`.
 
     Parameters
@@ -60,6 +60,7 @@ class OfficialAttenMixer(Readout):
     def __init__(self, dim: int, longest: int | None = None, **options: Any) -> None:
         super().__init__()
         self.mixer = OfficialReadout(dim, slots=None if longest is None else longest + 1, **options)
+        self.mixer.check = False  # `longest` is the data's, and a captured step pads with a session of any length
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""

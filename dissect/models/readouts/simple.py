@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dissect.models.seams import Encoded, Readout
-from mixer.segments import segment_sum
+from mixer.attention import divisors
+from mixer.segments import segment_softmax, segment_sum
 
 
 class LastItemReadout(Readout):
@@ -50,21 +51,49 @@ class MeanLastReadout(Readout):
         Width d.
     output : {"linear", "residual"}
         ``residual`` adds the mean itself, as Atten-Mixer's option of that name does.
+    positions : int
+        Where positive, weights are not equal but learnt for each of the last `positions` places of a session, the same
+        in every session: what a position bias does without any content.
+    heads : int
+        Slices with weights of their own, where there are positions.
     """
 
     PARTS = {"attention": (), "transformation": ("w_m",)}
 
-    def __init__(self, dim: int, output: str = "linear") -> None:
+    def __init__(self, dim: int, output: str = "linear", positions: int = 0, heads: int = 8) -> None:
         super().__init__()
         if output not in ("linear", "residual"):
             raise ValueError(f"unknown output {output!r}; choose from: linear, residual")
-        self.output = output
+        if positions < 0:
+            raise ValueError(f"positions is {positions}; it must be >= 0")
+        if positions and (heads < 1 or dim % heads):
+            raise ValueError(f"heads is {heads}; it must divide the width {dim}: {divisors(dim)}")
+        self.output, self.heads = output, heads
+        self.position = nn.Embedding(positions, heads) if positions else None
         self.w_m = nn.Linear(2 * dim, dim, bias=False)
+
+    def start(self) -> None:
+        """Let the weights of places start equal."""
+        if self.position is not None:
+            nn.init.zeros_(self.position.weight)
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""
         batch = encoded.batch
         hidden = F.normalize(encoded.clicks, dim=1)
-        pooled = F.normalize(segment_sum(hidden, batch.rows, len(batch)), dim=1)
+        weights = self.attention(encoded)
+        weighted = (
+            hidden if weights is None else hidden.unflatten(1, (self.heads, -1)).mul(weights[..., None]).flatten(1)
+        )
+        pooled = F.normalize(segment_sum(weighted, batch.rows, len(batch)), dim=1)
         mapped = self.w_m(torch.cat([pooled, hidden.index_select(0, batch.last)], 1))
         return pooled + mapped if self.output == "residual" else mapped
+
+    def attention(self, encoded: Encoded) -> Tensor | None:
+        """Weight of each click and head, (T, H), by its place alone; None where all are equal."""
+        if self.position is None:
+            return None
+        batch = encoded.batch
+        place = batch.last.index_select(0, batch.rows) - torch.arange(batch.rows.numel(), device=batch.rows.device)
+        bias = self.position(place.clamp_max(self.position.num_embeddings - 1))
+        return segment_softmax(bias, batch.lengths, batch.rows)
