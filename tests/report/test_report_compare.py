@@ -364,7 +364,10 @@ def test_the_command_ends_with_json(tmp_path: Path, capsys: pytest.CaptureFixtur
     ("how", "parts"),
     [
         ("text", ["model", "HR@20"]),
-        ("markdown", ["| model | metric | valid | mean |", "| --- | --- | ---: | ---: |", "| srgnn, lr 0.001 | HR@20 |"]),
+        (
+            "markdown",
+            ["| model | metric | valid | mean |", "| --- | --- | ---: | ---: |", "| srgnn, lr 0.001 | HR@20 |"],
+        ),
         ("latex", [r"\toprule", r"\begin{tabular}{llrrrrrrr}", r"srgnn, lr 0.001 & HR@20 & ", r"[95\% interval]"]),
     ],
 )
