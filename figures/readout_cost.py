@@ -68,20 +68,23 @@ def main() -> list[Path]:
             stated = STATED[field]
             last = points[-1]
             line = [last["ms"] * (p[field] / last[field]) ** stated for p in points]
-            axes.plot([p[field] for p in points], line, color=MUTED, linewidth=1, linestyle=":", zorder=1,
-                      label=f"stated: {field}^{stated}" if stated > 1 else "stated: linear")  # fmt: skip
-            axes.set_title(f"~ {field}$^{{{power:.2f}}}$ (last points)", fontsize=9)
+            axes.plot(
+                [p[field] for p in points], line, color=MUTED, linewidth=1, linestyle=":", zorder=1,
+                label="as stated, through the last point",
+            )  # fmt: skip
+            axes.set_title(f"grows as {power:.2f}, stated: {stated}", fontsize=9)
         subsets = found["points"]["subsets"]
         _panel(panels[0], subsets, "n", "-pr: a query from every subset, n up to 10", "attenmixer-pr")
         panels[0].set_xticks(
             sorted({p["n"] for p in found["points"]["n"]}), [str(p["n"]) for p in found["points"]["n"]]
         )
         print(f"-pr, n 9 to 10: {subsets[-1]['ms'] / subsets[-2]['ms']:.2f} times")
-        panels[0].set_ylabel("ms for a batch, forward and backward")
+        panels[0].set_ylabel("ms a batch, forward and back")
         base = found["base"]
         caption = (
             f"The readout alone, random states, batch {found['batch']}, d {found['dim']}, on {found['device']}; where "
-            f"not on the axis: n {base['n']}, L {base['levels']}, H {base['heads']}. Median and quartiles of 9 rounds."
+            f"not on the axis: n {base['n']}, L {base['levels']}, H {base['heads']}. Median and quartiles of 9 "
+            "rounds. Titles: exponent of the last points, and that of the paper's O(H L^2 n d)."
         )
         finish(figure, panels[0], "Cost of the readout (Section 4.3)", caption, top=0.88)
     return save_figure(figure, HERE, "readout_cost")

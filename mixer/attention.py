@@ -103,3 +103,16 @@ class AttentionMaps(nn.Module):
             bias = self.position(place.clamp_max(self.position.num_embeddings - 1))
             logits = logits + bias.view(clicks, levels, heads)
         return segment_softmax(logits.flatten(1), lengths, rows).view(clicks, levels, heads)
+
+    def dense(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """The same for G sessions of one length n and any number of queries, without positions.
+
+        Queries (G, S, d) and keys (G, n, d) -> maps (G n, S, H). With S in the hundreds, as for -pr, the packed form's
+        (T, S, d) products would take gigabytes.
+        """
+        q, k = self.w_q(queries) * self.scale, self.w_k(keys)
+        q, k = (x.unflatten(2, (self.heads, -1)) for x in (q, k))
+        logits = torch.einsum("gshk,gnhk->gnsh", q, k)
+        if self.log_sharpness is not None:
+            logits = logits * self.log_sharpness.exp()
+        return logits.softmax(1).flatten(0, 1)

@@ -59,7 +59,9 @@ class Intents(nn.Module):
         else:
             back = torch.arange(self.levels, device=hidden.device)
             inside = back < lengths[:, None]  # (B, L)
-            last = hidden[(ends[:, None] - 1 - back).clamp_min(0)]  # (B, L, d), the last item first
+            place = (ends[:, None] - 1 - back).clamp_min(0)
+            # index_select, whose gradient is a plain sum of rows; that of hidden[place] sorts.
+            last = hidden.index_select(0, place.flatten()).view(*place.shape, -1)  # (B, L, d), the last item first
             last = torch.where(inside[..., None], last, 0)
             if self.kind == "concatenated":
                 flat = last.flatten(1)
@@ -72,15 +74,13 @@ class Intents(nn.Module):
             sums = torch.stack(parts, 1)
         return torch.stack([m(sums[:, i]) for i, m in enumerate(self.maps)], 1)
 
-    def subsets(self, hidden: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def subsets(self, hidden: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Every subset's query, sessions of one length at a time.
 
         Yields
         ------
-        sessions : Tensor, (G,) int64
-            The sessions of that length n.
         clicks : Tensor, (G, n) int64
-            Their clicks, as rows of `hidden`.
+            The clicks of the G sessions of a length n, as rows of `hidden`.
         queries : Tensor, (G, 2^n - 1, d)
 
         Raises
@@ -104,4 +104,4 @@ class Intents(nn.Module):
             order = size.argsort(stable=True)
             sums = chosen[order].to(hidden.dtype) @ hidden[clicks]  # (G, 2^n - 1, d)
             parts = sums.split(torch.bincount(size)[1:].tolist(), 1)
-            yield sessions, clicks, torch.cat([m(u) for m, u in zip(self.maps, parts, strict=False)], 1)
+            yield clicks, torch.cat([m(u) for m, u in zip(self.maps, parts, strict=False)], 1)

@@ -165,10 +165,8 @@ class AttenMixerReadout(nn.Module):
         if self.intents.kind != "subsets":
             return self._mix(self.attention(self.intents(hidden, lengths, rows), hidden, lengths, rows))
         out = hidden.new_empty(hidden.shape[0], self.heads)
-        for sessions, clicks, queries in self.intents.subsets(hidden, lengths):
-            flat, alike = clicks.flatten(), lengths[sessions]
-            maps = self.attention(queries, hidden[flat], alike, _rows(alike, flat.numel()))
-            out = out.index_copy(0, flat, self._mix(maps))
+        for clicks, queries in self.intents.subsets(hidden, lengths):
+            out = out.index_copy(0, clicks.flatten(), self._mix(self.attention.dense(queries, hidden[clicks])))
         return out
 
     def _mix(self, maps: Tensor) -> Tensor:
