@@ -94,8 +94,10 @@ class AttentionMaps(nn.Module):
         clicks, heads, (count, levels, dim) = keys.shape[0], self.heads, queries.shape
         q = self.w_q(queries.reshape(count * levels, dim)).view(count, levels, dim) * self.scale
         k = self.w_k(keys)
-        # (T, L, d) products, summed over each head's slice: a session's L x n logits and none of another's.
-        logits = (q.index_select(0, rows) * k[:, None]).view(clicks, levels, heads, -1).sum(-1)
+        # Products of a click with its own session's queries, summed over each head's slice: L x n logits a session, and
+        # none of another's. Level by level, since (T, d) stays in a CPU's cache where (T, L, d) does not.
+        products = (level.index_select(0, rows) * k for level in q.unbind(1))
+        logits = torch.stack([p.view(clicks, heads, -1).sum(-1) for p in products], 1)
         if self.log_sharpness is not None:
             logits = logits * self.log_sharpness.exp()
         if self.position is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -52,27 +53,20 @@ class Intents(nn.Module):
 
     def forward(self, hidden: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
         """Packed states (T, d) -> queries (B, L, d); not for ``subsets``, whose number differs by session."""
-        ends = lengths.cumsum(0)
         if self.kind == "all":
             total = hidden.new_zeros(lengths.numel(), hidden.shape[1]).index_add(0, rows, hidden)
-            sums = total[:, None].expand(-1, self.levels, -1)
-        else:
-            back = torch.arange(self.levels, device=hidden.device)
-            inside = back < lengths[:, None]  # (B, L)
-            place = (ends[:, None] - 1 - back).clamp_min(0)
-            # index_select, whose gradient is a plain sum of rows; that of hidden[place] sorts.
-            last = hidden.index_select(0, place.flatten()).view(*place.shape, -1)  # (B, L, d), the last item first
-            last = torch.where(inside[..., None], last, 0)
-            if self.kind == "concatenated":
-                flat = last.flatten(1)
-                width = hidden.shape[1]
-                return torch.stack([m(flat[:, : (i + 1) * width]) for i, m in enumerate(self.maps)], 1)
-            # Added one by one: a cumsum of floats has no deterministic form on CUDA.
-            parts = [last[:, 0]]
-            for level in range(1, self.levels):
-                parts.append(parts[-1] + last[:, level])
-            sums = torch.stack(parts, 1)
-        return torch.stack([m(sums[:, i]) for i, m in enumerate(self.maps)], 1)
+            return torch.stack([m(total) for m in self.maps], 1)
+        back = torch.arange(self.levels, device=hidden.device)
+        place = (lengths.cumsum(0)[:, None] - 1 - back).clamp_min(0)
+        # index_select, whose gradient is a plain sum of rows; that of hidden[place] sorts.
+        last = hidden.index_select(0, place.flatten()).view(*place.shape, -1)  # (B, L, d), the last item first
+        last = torch.where((back < lengths[:, None])[..., None], last, 0)
+        if self.kind == "concatenated":
+            flat, width = last.flatten(1), hidden.shape[1]
+            return torch.stack([m(flat[:, : (i + 1) * width]) for i, m in enumerate(self.maps)], 1)
+        # Added one by one: a cumsum of floats has no deterministic form on CUDA.
+        sums = itertools.accumulate(last.unbind(1))
+        return torch.stack([m(u) for m, u in zip(self.maps, sums, strict=True)], 1)
 
     def subsets(self, hidden: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Every subset's query, sessions of one length at a time.
