@@ -30,6 +30,8 @@ LINES = {"SR-GNN": "srgnn", "SR-GNN without propagation": "srgnn-identity", "mea
          "equal weights (control)": "meanlast", "Atten-Mixer, normalised query": "attenmixer"}  # fmt: skip
 CURVES = {"log-alpha": ("#000000", "-", "o"), "magnitude": ("#999999", (0, (6, 2)), "s")}
 PRUNED = "SR-GNN, SparseVD"
+#: Where a point that keeps no weight stands on the logarithmic axis.
+NONE = 0.004
 
 
 def main() -> list[Path]:
@@ -46,7 +48,7 @@ def main() -> list[Path]:
         for axes, metric in zip(panels, ("hr@20", "mrr@20"), strict=True):
             for rule, (color, dash, marker) in CURVES.items():
                 points = [[p for p in curve["points"] if p["rule"] == rule] for curve in curves]
-                shares = np.array([[max(p["kept"], 1) / p["total"] for p in one] for one in points])
+                shares = np.array([[max(p["kept"] / p["total"], NONE) for p in one] for one in points])
                 y = np.array([[p[metric] for p in one] for one in points])
                 axes.plot(shares.T, y.T, color=color, alpha=0.3, linewidth=0.8)
                 axes.plot(
@@ -62,14 +64,19 @@ def main() -> list[Path]:
                 axes.axhline(mean, color=line_color, linestyle=line_dash, linewidth=1.4, label=label)
                 axes.axhspan(mean - half, mean + half, color=line_color, alpha=0.10, linewidth=0)
             axes.set_xscale("log")
-            axes.set_xlabel("kept / total wrapped weights")
+            axes.set_xticks([NONE, 0.01, 0.03, 0.1, 0.3, 1], ["none", "1%", "3%", "10%", "30%", "all"])
+            axes.minorticks_off()
+            axes.set_xlabel("share of wrapped weights kept")
             axes.set_ylabel(f"{metric.upper()} (%)")
         total = curves[0]["points"][0]["total"]
         missing = [label for label, runs in found.items() if not runs]
+        longer = {label: max(r.spec["epochs"] for r in runs) for label, runs in found.items() if runs}
+        budgets = ", ".join(f"{label} {epochs}" for label, epochs in longer.items())
+        plural = "s" * (len(curves) > 1)
         caption = (
             f"{describe([run for runs in found.values() for run in runs])} {total:,} wrapped weights (without the item "
-            f"table); the leftmost point keeps none. Curves: {curves[0]['examples']:,} test examples, "
-            f"{len(curves)} seeds, mean and each; lines and bands: all test examples, mean and 95% interval over seeds."
+            f"table). Epochs at most: {budgets}. Curves: {curves[0]['examples']:,} test examples, {len(curves)} "
+            f"seed{plural}, mean and each; lines and bands: all test examples, mean and 95% interval over seeds."
         ) + (f" Not run: {', '.join(missing)}." if missing else "")
         finish(figure, panels[0], "SR-GNN pruned after SparseVD, beside models without propagation", caption, top=0.86)
     return save_figure(figure, HERE, "kept_weights")
