@@ -80,7 +80,8 @@ def main() -> list[Path]:
                 axes.plot(flat, [1 / n for n in flat], color="#999999", linewidth=1, label="flat: 1/n")
             axes.set_xlabel("clicks in the session")
             axes.set_ylabel(title, fontsize=8)
-            axes.legend(fontsize=7)
+            if field == "last":
+                axes.legend(fontsize=7)
         missing = [label for label in SHOWN if label not in samples]
         caption = (
             f"{describe([own[0] for own in runs.values() if own])} Maps: mixed weights of each head over one session's "

@@ -29,6 +29,7 @@ def main() -> list[Path]:
     if not any(found.values()):
         return not_run("session_length", found, "dissect suite analyses/suites/fig7_length.toml --keep")
     models = {entry.label: entry.spec.model for entry in suite.entries}
+    models |= {e.label: "srgnn-cosine" for e in suite.entries if (e.spec.model, e.spec.scorer) == ("srgnn", "cosine")}
     results = [r.result for runs in found.values() for r in runs if r.result is not None]
     groups = results[0]["by_length"]
     places = [length for length in LENGTHS if length in groups]

@@ -25,6 +25,7 @@ MODELS: dict[str, tuple[str, Any, str]] = {
     "meanpool": ("#009E73", "-", "D"),
     "srgnn": ("#0072B2", "-", "^"),
     "srgnn+attenmixer": ("#56B4E9", (0, (6, 2)), "X"),
+    "srgnn-cosine": ("#332288", (0, (1, 2)), "v"),
     "srgnn-identity": ("#0072B2", (0, (1, 2)), "h"),
     "last-item": ("#666666", (0, (1, 2)), "h"),
     "attenmixer-pr": ("#332288", (0, (6, 2)), "v"),
