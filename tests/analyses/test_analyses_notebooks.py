@@ -1,4 +1,4 @@
-"""The notebooks show what they speak of; that each runs top to bottom is tested by nbmake, on the notebooks themselves."""
+"""The notebooks show what they speak of; nbmake, on the notebooks themselves, tests that each runs top to bottom."""
 
 from __future__ import annotations
 
