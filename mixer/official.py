@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from mixer.attention import divisors, lp_mixture
 from mixer.intents import Intents
 from mixer.readout import pack
-from mixer.segments import segment_softmax, segment_sum
+from mixer.segments import segment_rows, segment_softmax, segment_sum
 
 
 class OfficialReadout(nn.Module):
@@ -83,8 +83,7 @@ class OfficialReadout(nn.Module):
         """Packed (T, d) or padded (B, n, d) states -> queries (B, d); arguments as for `AttenMixerReadout.forward`."""
         hidden, lengths = pack(hidden, lengths, mask)
         count, clicks = lengths.numel(), hidden.shape[0]
-        every = torch.arange(count, device=hidden.device)
-        rows = torch.repeat_interleave(every, lengths, output_size=clicks)
+        rows = segment_rows(lengths, clicks)
         hidden = F.normalize(F.dropout(F.normalize(hidden, dim=1), self.dropout, self.training), dim=1)
         weights = self._weights(hidden, lengths, rows)
         weights = F.dropout(weights, self.dropout, self.training)
@@ -95,8 +94,7 @@ class OfficialReadout(nn.Module):
     def weights(self, hidden: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The attention weights of packed clicks, (T, H), without dropout; arguments as in `forward`."""
         hidden, lengths = pack(hidden, lengths, mask)
-        every = torch.arange(lengths.numel(), device=hidden.device)
-        rows = torch.repeat_interleave(every, lengths, output_size=hidden.shape[0])
+        rows = segment_rows(lengths, hidden.shape[0])
         return self._weights(F.normalize(hidden, dim=1), lengths, rows)
 
     def _weights(self, hidden: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mixer.attention import MIXTURES, AttentionMaps, lp_mixture
 from mixer.intents import Intents
-from mixer.segments import segment_sum
+from mixer.segments import segment_rows, segment_sum
 
 #: How the pooled state and the last item become the query.
 OUTPUTS = {
@@ -143,7 +143,7 @@ class AttenMixerReadout(nn.Module):
             checked, and is the only input whose shapes are known beforehand, as a graph capture needs.
         """
         hidden, lengths = pack(hidden, lengths, mask)
-        rows = _rows(lengths, hidden.shape[0])
+        rows = segment_rows(lengths, hidden.shape[0])
         hidden = F.normalize(hidden, dim=1)
         if self.training and self.dropout:
             hidden = F.normalize(F.dropout(hidden, self.dropout), dim=1)
@@ -159,7 +159,7 @@ class AttenMixerReadout(nn.Module):
     def weights(self, hidden: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The mixed attention weights of packed clicks, (T, H); arguments as in `forward`."""
         hidden, lengths = pack(hidden, lengths, mask)
-        return self._mixed(F.normalize(hidden, dim=1), lengths, _rows(lengths, hidden.shape[0]))
+        return self._mixed(F.normalize(hidden, dim=1), lengths, segment_rows(lengths, hidden.shape[0]))
 
     def _mixed(self, hidden: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
         if self.intents.kind != "subsets":
@@ -181,8 +181,3 @@ class AttenMixerReadout(nn.Module):
         else:
             weighted = (values[:, None] * weights[:, :, None]).flatten(1)
         return segment_sum(weighted, rows, count)
-
-
-def _rows(lengths: Tensor, clicks: int) -> Tensor:
-    every = torch.arange(lengths.numel(), device=lengths.device)
-    return torch.repeat_interleave(every, lengths, output_size=clicks)

@@ -11,6 +11,12 @@ def segment_sum(values: Tensor, segment: Tensor, count: int) -> Tensor:
     return values.new_zeros(count, *values.shape[1:]).index_add(0, segment, values)
 
 
+def segment_rows(lengths: Tensor, clicks: int) -> Tensor:
+    """Segment number of each of `clicks` packed rows, (T,), from the segments' lengths, (B,)."""
+    every = torch.arange(lengths.numel(), device=lengths.device)
+    return torch.repeat_interleave(every, lengths, output_size=clicks)
+
+
 def segment_softmax(logits: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
     """Softmax of each column over each segment.
 
