@@ -396,3 +396,8 @@ def test_wrong_use_is_one_line(
     assert code == 2
     assert text in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_fields_outside_the_science_are_those_of_the_spec() -> None:
+    """The report may not import the experiment, and so has a list of its own."""
+    assert set(groups._HOW) == {"data_dir", *HOW}
