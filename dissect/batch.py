@@ -13,6 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+_ODD = -7046029254386353131  # 2^64 over the golden ratio, as a signed number
+
 
 @dataclass(frozen=True)
 class SessionGraph:
@@ -28,6 +30,8 @@ class SessionGraph:
         Distinct directed edges between consecutive clicks, as node numbers.
     in_weight, out_weight : Tensor, (E,) float32
         ``1 / in-degree(target)`` and ``1 / out-degree(source)``.
+    session : Tensor, (M,) int64
+        Session of each node.
     """
 
     nodes: Tensor
@@ -36,6 +40,7 @@ class SessionGraph:
     target: Tensor
     in_weight: Tensor
     out_weight: Tensor
+    session: Tensor
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,31 @@ class Batch:
         """Position of each session's last click in the packed order, (B,) int64."""
         return self.offsets[1:] - 1
 
+    def keys(self) -> Tensor:
+        """A number for each session, (B,) int64, that follows from its clicks and their order alone."""
+        return self._keys
+
+    @cached_property
+    def _keys(self) -> Tensor:
+        scrambled = (self.items + 1) * _ODD
+        place = torch.arange(self.items.numel(), device=self.items.device) - self.offsets[:-1][self.rows]
+        scrambled = (scrambled ^ ((scrambled >> 29) & 0x7FFFFFFFF)) * (2 * place + 1)  # wraps around: a hash
+        total = torch.zeros(len(self), dtype=torch.int64, device=self.items.device)
+        return total.index_add_(0, self.rows, scrambled)
+
+    def session_of(self, count: int) -> Tensor | None:
+        """Session of each of `count` rows, (count,) int64, as an encoder or a readout has them; None for other numbers.
+
+        Sessions, clicks and nodes of the session graph are told apart by how many there are. Where two numbers are
+        equal, so are the sessions of their rows (not in a static batch, where nodes are filled up).
+        """
+        if count == len(self):
+            return torch.arange(count, device=self.items.device)
+        if count == self.items.numel():
+            return self.rows
+        nodes = self.session_graph.session
+        return nodes if count == nodes.numel() else None
+
     @cached_property
     def session_graph(self) -> SessionGraph:
         """The graph of each session; see :class:`SessionGraph`."""
@@ -103,7 +133,8 @@ class Batch:
         target = edges - source * count
         in_weight = torch.bincount(target, minlength=count)[target].float().reciprocal()
         out_weight = torch.bincount(source, minlength=count)[source].float().reciprocal()
-        return SessionGraph(keys % span, alias, source, target, in_weight, out_weight)
+        session = torch.div(keys, span, rounding_mode="floor")
+        return SessionGraph(keys - session * span, alias, source, target, in_weight, out_weight, session)
 
 
 def _static_graph(rows: Tensor, items: Tensor, span: int) -> SessionGraph:
@@ -117,6 +148,7 @@ def _static_graph(rows: Tensor, items: Tensor, span: int) -> SessionGraph:
     place = torch.cat([keys.new_zeros(1), (keys.diff() != 0).long()]).cumsum(0)  # node of each sorted click
     alias = torch.empty_like(place).scatter_(0, order, place)
     nodes = torch.zeros_like(place).scatter_(0, place, keys % span)
+    session = rows[-1].repeat(count).scatter_(0, place, rows[order])
     joined = rows[1:] == rows[:-1]
     edges = torch.sort(torch.where(joined, alias[:-1] * count + alias[1:], count * count)).values
     first = torch.cat([edges.new_ones(1), (edges.diff() != 0).long()])[: edges.numel()]
@@ -125,7 +157,8 @@ def _static_graph(rows: Tensor, items: Tensor, span: int) -> SessionGraph:
     target = edges % count
     in_degree = weight.new_zeros(count).index_add_(0, target, weight).clamp_min_(1)
     out_degree = weight.new_zeros(count).index_add_(0, source, weight).clamp_min_(1)
-    return SessionGraph(nodes, alias, source, target, weight / in_degree[target], weight / out_degree[source])
+    weights = weight / in_degree[target], weight / out_degree[source]
+    return SessionGraph(nodes, alias, source, target, *weights, session)
 
 
 class PackedExamples:

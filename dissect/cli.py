@@ -79,7 +79,7 @@ def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
 
 
 #: Options of the instrument, which a dense run has not.
-_INSTRUMENT = ("prior", "noise", "rule", "threshold", "kl_scale", "warmup", "lr_sigma")
+_INSTRUMENT = ("prior", "noise", "rule", "threshold", "kl_scale", "warmup", "lr_sigma", "shadows")
 #: Options that a sweep over sizes passes on.
 _SWEPT = (
     "encoder", "readout", "scorer", "precision", "device", "sigma", "levels", "heads", "p", "more", "item_dropout",
@@ -121,7 +121,8 @@ def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], 
     click.option("--batch-size", type=int, help="[default: the recipe's]"),
     click.option("--sparsify", default=sparsify, show_default=True, metavar="all|none|gnn|readout|PART[,PART]",
                  help=about),
-    click.option("--noise", default="local", show_default=True, help="local: per row; weight: one draw a step."),
+    click.option("--noise", default="local", show_default=True,
+                 help="local: per row; row: per session; weight: one draw a step."),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
 )  # fmt: skip
@@ -147,6 +148,13 @@ def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], 
     show_default=True,
     metavar="START END",
     help="Shares of the steps at which the KL weight leaves 0 and is full.",
+)
+@click.option(
+    "--shadows",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Columns of noise beside each wrapped matrix's inputs: the null for its density.",
 )
 @click.option("--lr-sigma", type=float, default=1e-2, show_default=True, help="Learning rate of log sigma^2, constant.")
 @click.option("--epochs", type=int, default=10, show_default=True)

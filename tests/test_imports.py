@@ -26,7 +26,13 @@ ALLOWED = {
         "dissect", "dissect.batch", "dissect.errors", "dissect.data", "dissect.sparsity", "dissect.models",
         "dissect.training", "dissect.report",
     },
-    "dissect.cli": {"dissect", "dissect.errors", "dissect.experiment", "dissect.report", "dissect.data"},
+    "dissect.controls": {
+        "dissect", "dissect.batch", "dissect.errors", "dissect.data", "dissect.sparsity", "dissect.models",
+        "dissect.training", "dissect.experiment", "dissect.report",
+    },
+    "dissect.cli": {
+        "dissect", "dissect.errors", "dissect.experiment", "dissect.controls", "dissect.report", "dissect.data",
+    },
     "dissect.__main__": {"dissect.cli"},
     "dissect": set(),
 }  # fmt: skip

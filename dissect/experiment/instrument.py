@@ -26,7 +26,7 @@ def instrument_of(model: SessionModel, spec: Spec, plan: Plan, splits: Splits) -
     instrument = wrap(
         model, model.parts(), spec.which, examples=plan.examples, steps=plan.steps, noise=spec.noise,
         prior=spec.prior, log_sigma2=spec.log_sigma2, kl_scale=spec.kl_scale, warmup=spec.warmup,
-        rule=spec.rule, threshold=spec.threshold,
+        rule=spec.rule, threshold=spec.threshold, shadows=spec.shadows,
     )  # fmt: skip
     # The longest session: a readout may call some of its maps for long ones alone.
     longest = splits.train.host_lengths.argmax().reshape(1)

@@ -151,7 +151,7 @@ class Outcome:
             "density": self._density(),
             "lr_budget": round(loop.lr_budget, 4),
             "pruned": pruned,
-            "parameters": sum(p.numel() for name, p in named if "log_sigma2" not in name),
+            "parameters": sum(p.numel() for name, p in named if "log_sigma2" not in name and "shadow_" not in name),
             "seconds_per_epoch": round(len(self.splits.train) / rate, 2),
             "examples_per_second": round(rate, 1),
             "latency_ms": round(latency_ms(self.model, self.splits.test), 3),
@@ -182,7 +182,7 @@ class Outcome:
         if self.instrument is None:
             return None
         spec = self.run.spec
-        names = ("prior", "noise", "rule", "threshold", "kl_scale")
+        names = ("prior", "noise", "rule", "threshold", "kl_scale", "shadows")
         return {"parts": list(self.instrument.modules), **{name: getattr(spec, name) for name in names}}
 
     def _density(self) -> Result:
@@ -195,6 +195,7 @@ class Outcome:
                 "total": row["total"],
                 "density": row["density"],
                 "settled": self.recorder.settled(row["part"], self.loop, end),
+                **{name: row[name] for name in ("shadow_kept", "shadow_total") if name in row},
             }
             for row in self.instrument.density()
             if row["tensor"] is None

@@ -26,6 +26,8 @@ _FROM_RECIPE = (
     "dim", "batch_size", "lr", "weight_decay", "lr_step", "lr_gamma", "sigma", "item_dropout", "options",
 )  # fmt: skip
 _OUTSIDE_ID = ("data_dir", *HOW)
+#: Fields that came after the first records: no part of the id while they have the value that says as before.
+_SINCE = {"shadows": 0}
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Spec:
     prior, noise, rule, threshold, kl_scale, warmup, lr_sigma, log_sigma2
         The instrument (see `dissect.sparsity`); `warmup` holds the shares of the planned steps at which the
         KL weight leaves 0 and reaches `kl_scale`.
+    shadows : int
+        Shadow columns of each wrapped matrix, the null for its density (0: none).
     options, item_dropout
         The readout's options (levels, heads ...), all of them, and dropout of the item table.
     dim, sigma, epochs, steps, batch_size, lr, weight_decay, lr_step, lr_gamma, patience, seed
@@ -76,6 +80,7 @@ class Spec:
     warmup: tuple[float, float] = (0.1, 0.4)
     lr_sigma: float = 1e-2
     log_sigma2: float = -8.0
+    shadows: int = 0
     setting: str = "published"
     options: dict[str, Any] = field(default_factory=dict)
     item_dropout: float = 0.0
@@ -125,7 +130,7 @@ class Spec:
                     raise DissectError(f"--{name.replace('_', '-')} is {shown}; it must be finite")
         for name, low in (
             ("dim", 1), ("batch_size", 1), ("epochs", 1), ("steps", 0), ("lr_step", 1), ("patience", 1),
-            ("max_train", 0), ("max_valid", 0), ("seed", 0), ("weight_decay", 0), ("kl_scale", 0),
+            ("max_train", 0), ("max_valid", 0), ("seed", 0), ("weight_decay", 0), ("kl_scale", 0), ("shadows", 0),
         ):  # fmt: skip
             if getattr(self, name) < low:
                 raise DissectError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be >= {low}")
@@ -214,7 +219,7 @@ class Spec:
         return replace(self, **changes)
 
     def _science(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if k not in _OUTSIDE_ID}
+        return {k: v for k, v in asdict(self).items() if k not in _OUTSIDE_ID and _SINCE.get(k, ...) != v}
 
     @property
     def science(self) -> str:
@@ -224,7 +229,8 @@ class Spec:
     def run_id(self, data_sha256: str) -> str:
         """``MODEL-DATASET-xxxxxxxx``: equal for equal science.
 
-        The digest covers every field but where the data lie and the device, the schema and the data's hash.
+        The digest covers every field but where the data lie and the device, the schema and the data's hash. A field
+        that this version added counts where it is used, so that older records keep their ids.
         """
         text = json.dumps([SCHEMA, data_sha256, self._science()], sort_keys=True)
         return f"{self.model}-{self.dataset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -71,12 +71,25 @@ def _print_density(result: dict[str, Any], console: Any) -> None:
         f"KL x{how['kl_scale']:g}, lr budget {result['lr_budget']:.1f} nats",
         title_justify="left",
     )
-    for name in ("part", "kept", "total", "density", ""):
+    shadows = any(row.get("shadow_total") for row in result["density"].values())
+    for name in ("part", "kept", "total", "density", *(["shadow columns"] if shadows else []), ""):
         table.add_column(name, justify="left" if name in ("part", "") else "right")
     for part, row in result["density"].items():
         if row["total"]:
             note = "settled" if row["settled"] else "not settled"
-            table.add_row(part, f"{row['kept']:,}", f"{row['total']:,}", f"{row['density']:.3f}", note)
+            cells = [
+                f"{row['kept']:,}",
+                f"{row['total']:,}",
+                f"{row['density']:.3f}",
+                *([_null(row)] if shadows else []),
+            ]
+            table.add_row(part, *cells, note)
         else:
-            table.add_row(part, "", "0", "", "no parameters")
+            table.add_row(part, "", "0", "", *([""] if shadows else []), "no parameters")
     console.print(table)
+
+
+def _null(row: dict[str, Any]) -> str:
+    """Keep-rate of the shadow columns: what weights with nothing to say keep."""
+    total = row.get("shadow_total")
+    return f"{row['shadow_kept']:,} / {total:,} = {row['shadow_kept'] / total:.3f}" if total else ""

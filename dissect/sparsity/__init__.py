@@ -20,8 +20,12 @@ The whole use is five lines: wrap, param_groups, penalty, density, export.
 1
 """
 
+from dissect.sparsity.comparators import METHODS, iterative_magnitude, select_masks
 from dissect.sparsity.density import RULES, keep_mask, kept_curve, settled
-from dissect.sparsity.instrument import Instrument, Receipt, Row
+from dissect.sparsity.hard_concrete import L0, l0_wrap
+from dissect.sparsity.instrument import Instrument
+from dissect.sparsity.layers import VariationalConv1d, VariationalGRUCell, VariationalLinear
+from dissect.sparsity.masks import apply_masks, hold_masks, swap_masks
 from dissect.sparsity.noise import NOISES
 from dissect.sparsity.parts import ALIASES, resolve_parts
 from dissect.sparsity.penalty import (
@@ -35,9 +39,12 @@ from dissect.sparsity.penalty import (
     warmup_weight,
 )
 from dissect.sparsity.prune import prune_counts, pruned_copy
+from dissect.sparsity.receipt import DryRun, Receipt, Row, dry_run
+from dissect.sparsity.rows import Examples
+from dissect.sparsity.shrink import ShrinkReport, shrink
+from dissect.sparsity.timing import Timing, measure
+from dissect.sparsity.unfuse import Unfused, fuse, unfuse
 from dissect.sparsity.variational import (
-    VariationalGRUCell,
-    VariationalLinear,
     masked,
     named_variational,
     parameters_of,
@@ -47,14 +54,27 @@ from dissect.sparsity.wrap import wrap
 
 __all__ = [
     "ALIASES",
+    "DryRun",
+    "Examples",
     "Instrument",
+    "L0",
+    "METHODS",
     "NOISES",
     "PRIORS",
     "RULES",
     "Receipt",
     "Row",
+    "ShrinkReport",
+    "Timing",
+    "Unfused",
+    "VariationalConv1d",
     "VariationalGRUCell",
     "VariationalLinear",
+    "apply_masks",
+    "dry_run",
+    "fuse",
+    "hold_masks",
+    "iterative_magnitude",
     "keep_mask",
     "kept_curve",
     "kl_ard",
@@ -62,15 +82,21 @@ __all__ = [
     "kl_normal",
     "kl_sum",
     "kl_total",
+    "l0_wrap",
     "log_alpha",
     "masked",
+    "measure",
     "named_variational",
     "parameters_of",
     "prune_counts",
     "pruned_copy",
     "resolve_parts",
+    "select_masks",
     "settled",
     "shared_noise",
+    "shrink",
+    "swap_masks",
+    "unfuse",
     "warmup_weight",
     "wrap",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,34 +13,13 @@ from torch import Tensor, nn
 from dissect.errors import DissectError
 from dissect.sparsity import prune
 from dissect.sparsity.density import get_rule, keep_mask, kept_curve
+from dissect.sparsity.layers import to_dense
 from dissect.sparsity.penalty import kl_total, warmup_weight
+from dissect.sparsity.raw import RawParameters, to_dense_parameter
+from dissect.sparsity.receipt import Receipt
+from dissect.sparsity.rows import Packed
 from dissect.sparsity.trace import called
-from dissect.sparsity.variational import Variational, masked, to_dense
-
-
-@dataclass(frozen=True)
-class Row:
-    """One replaced module."""
-
-    part: str
-    module: str
-    old: str
-    new: str
-    parameters: tuple[str, ...]
-    """Full names of the wrapped matrices; they keep their names."""
-    weights: int
-    """Number of wrapped weights, those tied to an earlier row left out."""
-    note: str = ""
-
-
-class Receipt(list[Row]):
-    """The replaced modules, one row each; prints as a table."""
-
-    def __str__(self) -> str:
-        head = ("part", "module", "old", "new", "weights", "note")
-        rows = [head, *((r.part, r.module, r.old, r.new, f"{r.weights:,}", r.note) for r in self)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+from dissect.sparsity.variational import Variational, masked, shared_noise
 
 
 class Instrument:
@@ -51,7 +30,7 @@ class Instrument:
     model : nn.Module
         The wrapped model, the same object as was given.
     modules : dict of str to dict of str to Variational
-        Part -> module name -> layer.
+        Part -> module name -> layer; a raw parameter's name -> the module that owns it.
     receipt : Receipt
         Every replacement.
     """
@@ -81,9 +60,26 @@ class Instrument:
         for part, modules in self.modules.items():
             for prefix, module in modules.items():
                 for name, theta, s in module.pairs():
+                    if isinstance(module, RawParameters):
+                        if name != prefix.rpartition(".")[2]:  # another raw parameter of the same module
+                            continue
+                        full = prefix
+                    else:
+                        full = f"{prefix}.{name}" if prefix else name
                     if id(theta) not in seen:
                         seen.add(id(theta))
-                        yield part, (f"{prefix}.{name}" if prefix else name), theta, s
+                        yield part, full, theta, s
+
+    def shadows(self) -> Iterator[tuple[str, str, nn.Parameter, nn.Parameter]]:
+        """As `tensors`, for the shadow columns of each matrix that has any, under the matrix's name."""
+        for part, modules in self.modules.items():
+            for prefix, module in modules.items():
+                for name, theta, s in module.shadows():
+                    yield part, f"{prefix}.{name}" if prefix else name, theta, s
+
+    def _penalised(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+        for _, _, theta, s in (*self.tensors(), *self.shadows()):
+            yield theta, s
 
     def param_groups(self, lr: float, lr_sigma: float = 1e-2, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Groups for an optimizer, each with a "name": 'wrapped' means, their 'sigma', and the 'rest'.
@@ -91,8 +87,8 @@ class Instrument:
         Decay reaches the rest only. The learning rate of 'sigma' is to be held constant while a schedule
         moves the others: its sum over the steps is the budget in nats that log alpha can travel.
         """
-        thetas = [theta for _, _, theta, _ in self.tensors()]
-        sigmas = [s for _, _, _, s in self.tensors()]
+        thetas = [theta for theta, _ in self._penalised()]
+        sigmas = [s for _, s in self._penalised()]
         inside = {id(p) for p in (*thetas, *sigmas)}
         rest = [p for p in self.model.parameters() if id(p) not in inside]
         groups = [
@@ -109,7 +105,7 @@ class Instrument:
         Coupled decay gives log sigma^2 a gradient of its own, far above that of KL / N.
         """
         decay = {id(p): g.get("weight_decay", 0.0) for g in optimizer.param_groups for p in g["params"]}
-        for _, name, theta, s in self.tensors():
+        for _, name, theta, s in (*self.tensors(), *self.shadows()):
             for what, p in (("mean", theta), ("log variance", s)):
                 if id(p) not in decay:
                     raise DissectError(f"the optimizer lacks the {what} of {name!r}; use param_groups()")
@@ -130,16 +126,30 @@ class Instrument:
         weight = self.kl_weight(step)
         if not weight or not any(self.modules.values()):
             return torch.zeros((), device=next((p.device for p in self.model.parameters()), None))
-        return kl_total(((theta, s) for _, _, theta, s in self.tensors()), self.prior) * weight
+        return kl_total(self._penalised(), self.prior) * weight
 
     def weighted(self, weight: Tensor) -> Tensor:
         """The summed KL times a weight that is a tensor: for a step captured once and replayed with other weights."""
-        return kl_total(((theta, s) for _, _, theta, s in self.tensors()), self.prior) * weight
+        return kl_total(self._penalised(), self.prior) * weight
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a training step can be recorded as a CUDA graph: shapes must follow from the batch's size alone."""
+        modules = [module for part in self.modules.values() for module in part.values()]
+        return not any(module.noise == "row" or module.columns for module in modules)
+
+    def drawing(self, batch: Packed | None = None) -> AbstractContextManager[None]:
+        """Context for a training step's forward pass: all calls of a layer share one draw; see `shared_noise`.
+
+        Shadow columns, and `row` noise on packed rows, need `batch` to tell which example a row belongs to:
+        `rows.Examples` of the examples' numbers will do where a model's rows are its examples.
+        """
+        return shared_noise(self.model, batch)
 
     @torch.no_grad()
     def kl(self) -> Tensor:
         """Summed KL of all wrapped weights in nats, without warm-up, scale, 1 / N or gradient."""
-        return kl_total(((theta, s) for _, _, theta, s in self.tensors()), self.prior)
+        return kl_total(self._penalised(), self.prior)
 
     def density(self, rule: str | None = None, threshold: float | None = None) -> list[dict[str, Any]]:
         """Kept weights per part and per matrix.
@@ -148,22 +158,30 @@ class Instrument:
         -------
         list of dict
             Keys part, tensor (full parameter name, None for the part's total), rule, threshold, kept, total
-            and density = kept / total (None for a part without wrapped weights).
+            and density = kept / total (None for a part without wrapped weights). With shadow columns also shadow_kept
+            and shadow_total.
         """
         rule, threshold = self._rule(rule, threshold)
-        counts: dict[str, list[tuple[str | None, int, int]]] = {part: [] for part in self.modules}
-        for part, name, theta, s in self.tensors():
-            counts[part].append((name, int(keep_mask(theta, s, rule, threshold).sum()), theta.numel()))
+
+        def count(found: Iterator[tuple[str, str, nn.Parameter, nn.Parameter]]) -> dict[tuple[str, str], list[int]]:
+            return {
+                (part, name): [int(keep_mask(theta, s, rule, threshold).sum()), theta.numel()]
+                for part, name, theta, s in found
+            }
+
+        real, null = count(self.tensors()), count(self.shadows())
         rows: list[dict[str, Any]] = []
-        for part, tensors in counts.items():
-            total: tuple[str | None, int, int] = (
-                None,
-                sum(k for _, k, _ in tensors),
-                sum(n for _, _, n in tensors),
-            )
-            for name, kept, size in [*tensors, total]:
+        for part in self.modules:
+            names: list[str | None] = [name for p, name in real if p == part]
+            for name in [*names, None]:
+                mine = [c for key, c in real.items() if key[0] == part and name in (None, key[1])]
+                kept, size = sum(k for k, _ in mine), sum(n for _, n in mine)
                 row = {"part": part, "tensor": name, "rule": rule, "threshold": threshold, "kept": kept}
-                rows.append({**row, "total": size, "density": kept / size if size else None})
+                row |= {"total": size, "density": kept / size if size else None}
+                if null:
+                    shadow = [c for key, c in null.items() if key[0] == part and name in (None, key[1])]
+                    row |= {"shadow_kept": sum(k for k, _ in shadow), "shadow_total": sum(n for _, n in shadow)}
+                rows.append(row)
         return rows
 
     def thresholds(self, rule: str | None = None, values: Sequence[float] | None = None) -> list[dict[str, Any]]:
@@ -172,16 +190,19 @@ class Instrument:
         Returns
         -------
         list of dict
-            Keys part, rule, total, thresholds (list of float) and kept (list of int, same length).
+            Keys part, rule, total, thresholds (list of float) and kept (list of int, same length). With shadow columns
+            also shadow_kept and shadow_total.
         """
         rule, _ = self._rule(rule, None)
         rows: list[dict[str, Any]] = []
         for part in self.modules:
-            pairs = [(theta, s) for p, _, theta, s in self.tensors() if p == part]
-            theta = torch.cat([t.detach().flatten() for t, _ in pairs]) if pairs else torch.empty(0)
-            s = torch.cat([v.detach().flatten() for _, v in pairs]) if pairs else torch.empty(0)
+            theta, s = _flat(self.tensors(), part)
             grid, kept = kept_curve(theta, s, rule, values)
-            rows.append({"part": part, "rule": rule, "total": theta.numel(), "thresholds": grid, "kept": kept})
+            row = {"part": part, "rule": rule, "total": theta.numel(), "thresholds": grid, "kept": kept}
+            theta, s = _flat(self.shadows(), part)
+            if theta.numel():
+                row |= {"shadow_total": theta.numel(), "shadow_kept": kept_curve(theta, s, rule, values)[1]}
+            rows.append(row)
         return rows
 
     def prune_counts(self, rule: str | None = None, threshold: float | None = None) -> tuple[int, int]:
@@ -204,7 +225,8 @@ class Instrument:
         Pass the names to `exclude`.
         """
         modules = {name: m for part in self.modules.values() for name, m in part.items()}
-        seen = called(self.model, modules, run_forward)
+        with self.masked():  # without noise and shadows, which would have to know the batch
+            seen = called(self.model, modules, run_forward)
         return [name for name in modules if name not in seen]
 
     def exclude(self, names: Iterable[str], why: str = "never called in a forward pass") -> None:
@@ -224,8 +246,11 @@ class Instrument:
                 raise DissectError(f"{name!r} is not a wrapped module; wrapped: {known}")
         for name in names:
             for modules in self.modules.values():
-                if name in modules:
-                    to_dense(modules.pop(name))
+                module = modules.pop(name, None)
+                if isinstance(module, RawParameters):
+                    to_dense_parameter(module, name.rpartition(".")[2])
+                elif module is not None:
+                    to_dense(module)
         for i, row in enumerate(self.receipt):
             if row.module in names:
                 self.receipt[i] = replace(row, new=row.old, parameters=(), weights=0, note=f"excluded: {why}")
@@ -234,3 +259,11 @@ class Instrument:
         if rule is None or rule == self.rule:
             return self.rule, self.threshold if threshold is None else float(threshold)
         return rule, get_rule(rule, threshold)[1]
+
+
+def _flat(found: Iterable[tuple[str, str, nn.Parameter, nn.Parameter]], part: str) -> tuple[Tensor, Tensor]:
+    """Means and log variances of a part, end to end."""
+    pairs = [(theta.detach().flatten(), s.detach().flatten()) for p, _, theta, s in found if p == part]
+    if not pairs:
+        return torch.empty(0), torch.empty(0)
+    return torch.cat([theta for theta, _ in pairs]), torch.cat([s for _, s in pairs])

@@ -1,16 +1,19 @@
-"""The two ways noise enters a matrix product.
+"""The three ways noise enters a matrix product.
 
 A wrapped matrix has a posterior N(theta, sigma^2) per weight, parametrised by theta and s = log sigma^2.
 
 ``local``
     The local reparameterization (Kingma et al. 2015, arXiv 1506.02557, Eq. 6; Molchanov et al. 2017, arXiv
     1701.05369, Eq. 17): the noise is drawn on the pre-activation, independently for every row.
+``row``
+    The same with one standard normal draw for each output unit, shared by all the rows of a session (an example).
 ``weight``
-    The weight matrix itself is drawn, so all the rows of one call share it.
+    The weight matrix itself is drawn, so all the rows of one call share it (Chirkova et al. 2018). Exact.
 
-They agree in the moments of one row and differ in the covariance between rows: zero under ``local``,
-sum_i a_i a'_i sigma_i^2 under ``weight``. Where rows are averaged afterwards (graph propagation), ``local``
-noise is averaged away and sigma grows more easily.
+They agree in the moments of one row and differ in the covariance between rows a and a', with delta the variance of a
+pre-activation: zero under ``local``; sqrt(delta delta') within a session, the most that is possible, and zero between
+sessions under ``row``; sum_i a_i a'_i sigma_i^2 under ``weight``. Where rows are averaged afterwards (graph
+propagation), ``local`` noise is averaged away and sigma grows more easily.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch.nn import functional as F
 
 from dissect.errors import DissectError
 
-NOISES = ("local", "weight")
+NOISES = ("local", "row", "weight")
 EPSILON = 1e-8
 
 
@@ -32,8 +35,18 @@ def check_noise(noise: str) -> str:
     return noise
 
 
+def noisy(gamma: Tensor, delta: Tensor, eps: Tensor | None) -> Tensor:
+    """gamma + sqrt(delta + 1e-8) eps: pre-activations of mean `gamma` and variance `delta`.
+
+    `eps` is standard normal and broadcasts against both; a fresh draw for every pre-activation where it is None.
+    """
+    if eps is None:
+        eps = torch.randn_like(gamma)
+    return torch.addcmul(gamma, (delta + EPSILON).sqrt(), eps)
+
+
 def local_linear(a: Tensor, theta: Tensor, s: Tensor, bias: Tensor | None, eps: Tensor | None = None) -> Tensor:
-    """Linear map with independent noise on every pre-activation.
+    """Linear map with noise on the pre-activations.
 
     Parameters
     ----------
@@ -44,8 +57,8 @@ def local_linear(a: Tensor, theta: Tensor, s: Tensor, bias: Tensor | None, eps: 
         Means and log variances.
     bias : Tensor of shape (out,) or None
         Deterministic.
-    eps : Tensor, shape (..., out), optional
-        Standard normal noise to use in place of a fresh draw.
+    eps : Tensor, shape (..., out) or one that broadcasts to it, optional
+        Standard normal noise to use in place of a fresh draw for every row.
 
     Returns
     -------
@@ -62,10 +75,7 @@ def local_linear(a: Tensor, theta: Tensor, s: Tensor, bias: Tensor | None, eps: 
     rows = a.to(dtype)
     gamma = F.linear(rows, theta.to(dtype), None if bias is None else bias.to(dtype))  # (..., out)
     delta = F.linear(rows * rows, s.exp())  # (..., out)
-    if eps is None:
-        eps = torch.randn_like(gamma)
-    out = torch.addcmul(gamma, (delta + EPSILON).sqrt(), eps)
-    return out.to(torch.promote_types(a.dtype, theta.dtype))
+    return noisy(gamma, delta, eps).to(torch.promote_types(a.dtype, theta.dtype))
 
 
 def sample_weight(theta: Tensor, s: Tensor, eps: Tensor | None = None) -> Tensor:

@@ -14,14 +14,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "gnn": ("propagation", "combination"),
     "readout": ("attention", "transformation"),
 }
-HANDLED: dict[type[nn.Module], tuple[str, ...]] = {nn.Linear: ("weight",), nn.GRUCell: ("weight_ih", "weight_hh")}
-"""Type that can be wrapped -> names of its matrices."""
-FUSED: dict[type[nn.Module], str] = {
-    nn.GRU: "write the recurrence with nn.GRUCell",
-    nn.LSTM: "write the recurrence with nn.GRUCell or with nn.Linear layers",
-    nn.RNN: "write the recurrence with nn.Linear layers",
-    nn.MultiheadAttention: "write the attention with nn.Linear projections",
+HANDLED: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Linear: ("weight",),
+    nn.GRUCell: ("weight_ih", "weight_hh"),
+    nn.Conv1d: ("weight",),
 }
+"""Type that can be wrapped -> names of its matrices."""
+FUSED = (nn.GRU, nn.LSTM, nn.RNN, nn.MultiheadAttention)
+"""Types whose matrices stay inside one kernel; `dissect.sparsity.unfuse` makes layers of them."""
 
 
 def resolve_parts(
@@ -38,7 +38,8 @@ def resolve_parts(
         Any model.
     parts : mapping of str to sequence of str
         Part -> dotted module names, where ``*``, ``?`` and ``[...]`` match as in a shell (a ``*`` crosses
-        dots). A name of a container stands for the linear maps and GRU cells inside it. A part may be empty.
+        dots). A name of a container stands for the linear maps, GRU cells and convolutions inside it. The name of a
+        parameter that no such layer owns stands for itself. A part may be empty.
     which : 'all', or a name, or several
         Parts or aliases.
     aliases : mapping of str to sequence of str
@@ -48,30 +49,57 @@ def resolve_parts(
     Returns
     -------
     dict of str to list of str
-        Chosen part -> names of modules of exactly a type in `HANDLED`, in the order of `parts`.
+        Chosen part -> names of modules of exactly a type in `HANDLED`, or of parameters, in the order of `parts`.
 
     Raises
     ------
     DissectError
-        For an unknown part, a name that matches no module, a module of a type that can't be wrapped, and a
-        module that is in two parts.
+        For an unknown part, a name that matches nothing, a module of a type that can't be wrapped, and a
+        module or a weight that is in two parts.
     """
     chosen = choose_parts(parts, which, aliases)
     modules = dict(model.named_modules(remove_duplicate=False))
-    owner: dict[int, tuple[str, str]] = {}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    owner: dict[int, tuple[str, str]] = {}  # id of a module or a parameter -> its part and first name
     resolved: dict[str, list[str]] = {}
     for part, patterns in parts.items():
         names: list[str] = []
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
-            names += [n for n in _match(part, pattern, modules) if n not in names]
+            names += [n for n in _match(part, pattern, modules, parameters) if n not in names]
         resolved[part] = []
         for name in names:
-            other, known = owner.setdefault(id(modules[name]), (part, name))
+            thing = modules.get(name, parameters.get(name))
+            other, known = owner.setdefault(id(thing), (part, name))
             if other != part:
-                raise DissectError(f"module {name!r} is in two parts, {other!r} and {part!r}; it belongs to one")
+                what = "module" if name in modules else "parameter"
+                raise DissectError(f"{what} {name!r} is in two parts, {other!r} and {part!r}; it belongs to one")
             if known == name:  # a second name of one module is no second module
                 resolved[part].append(name)
+    _refuse_ties(resolved, modules, parameters)
     return {part: names for part, names in resolved.items() if part in chosen}
+
+
+def matrices_of(name: str, modules: Mapping[str, nn.Module]) -> list[str]:
+    """Full names of what is wrapped where `name` is; a raw parameter's own."""
+    if name not in modules:
+        return [name]
+    held = next((held for handled, held in HANDLED.items() if isinstance(modules[name], handled)), ())
+    return [f"{name}.{weight}" if name else weight for weight in held]
+
+
+def _refuse_ties(
+    resolved: Mapping[str, Sequence[str]], modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]
+) -> None:
+    """One weight in two parts would count in one of them and be missing from the other."""
+    first: dict[int, tuple[str, str]] = {}
+    for part, names in resolved.items():
+        for full in [weight for name in names for weight in matrices_of(name, modules)]:
+            other, known = first.setdefault(id(parameters[full]), (part, full))
+            if other != part:
+                raise DissectError(
+                    f"{full!r} of part {part!r} and {known!r} of part {other!r} are one shared parameter; it belongs "
+                    f"to one part: leave one of the two out"
+                )
 
 
 def choose_parts(parts: Parts, which: str | Iterable[str], aliases: Mapping[str, Sequence[str]] = ALIASES) -> set[str]:
@@ -90,11 +118,17 @@ def choose_parts(parts: Parts, which: str | Iterable[str], aliases: Mapping[str,
     return chosen
 
 
-def _match(part: str, pattern: str, modules: Mapping[str, nn.Module]) -> list[str]:
+def _match(
+    part: str, pattern: str, modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]
+) -> list[str]:
     matched = [pattern] if pattern in modules else [n for n in modules if n and fnmatchcase(n, pattern)]
     if not matched:
+        raw = [pattern] if pattern in parameters else [n for n in parameters if fnmatchcase(n, pattern)]
+        if raw:
+            return [_raw(part, name, modules) for name in raw]
         raise DissectError(
-            f"part {part!r}: {pattern!r} matches no module; modules: {', '.join(n for n in modules if n)}"
+            f"part {part!r}: {pattern!r} matches no module and no parameter; modules: "
+            f"{', '.join(n for n in modules if n)}"
         )
     names: list[str] = []
     for name in matched:
@@ -107,14 +141,25 @@ def _match(part: str, pattern: str, modules: Mapping[str, nn.Module]) -> list[st
     return names
 
 
+def _raw(part: str, name: str, modules: Mapping[str, nn.Module]) -> str:
+    """The name of a parameter that its module reads itself; a layer's matrix goes by the layer's name."""
+    prefix = name.rpartition(".")[0]
+    owner = modules[prefix]
+    if isinstance(owner, (*HANDLED, *FUSED)):
+        raise DissectError(
+            f"part {part!r}: {name!r} belongs to a layer, nn.{type(owner).__name__}; name the layer, {prefix!r}"
+        )
+    return name
+
+
 def _wrappable(part: str, name: str, modules: Mapping[str, nn.Module]) -> list[str]:
     module = modules[name]
     kind = type(module).__name__
-    for fused, advice in FUSED.items():
-        if isinstance(module, fused):
-            raise DissectError(
-                f"part {part!r}: {name!r} is a fused {kind}, whose single weights noise can't reach; {advice}"
-            )
+    if isinstance(module, FUSED):
+        raise DissectError(
+            f"part {part!r}: {name!r} is a fused {kind}, whose single weights noise can't reach; call "
+            f"dissect.sparsity.unfuse(model, [{name!r}]) first, which makes linear layers of it"
+        )
     for handled, weights in HANDLED.items():
         if isinstance(module, handled):
             # A wrapped layer changes class, and back on export: a subclass would come back without what it adds.
@@ -136,8 +181,8 @@ def _wrappable(part: str, name: str, modules: Mapping[str, nn.Module]) -> list[s
     matrices = [n for n, p in module.named_parameters(recurse=False) if p.dim() > 1]
     if matrices:
         raise DissectError(
-            f"part {part!r}: {name!r} is {kind} with the weight {matrices[0]!r}, which can't be wrapped; "
-            f"valid types: {_valid()}"
+            f"part {part!r}: {name!r} is {kind} with the weight {matrices[0]!r}, which is no layer's; name it as the "
+            f"parameter {(name + '.' if name else '') + matrices[0]!r} (under 'weight' noise); valid types: {_valid()}"
         )
     prefix = f"{name}." if name else ""
     return [n for child, _ in module.named_children() for n in _wrappable(part, prefix + child, modules)]

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from dissect.sparsity.density import keep_mask
-from dissect.sparsity.variational import named_variational, to_dense, variational_modules
+from dissect.sparsity.layers import to_dense
+from dissect.sparsity.raw import RawParameters, to_dense_parameter
+from dissect.sparsity.variational import named_variational, variational_modules
 
 
 def prune_counts(model: nn.Module, rule: str = "log-alpha", threshold: float | None = None) -> tuple[int, int]:
@@ -45,5 +47,9 @@ def pruned_copy(model: nn.Module, rule: str = "log-alpha", threshold: float | No
                 if other is theta:
                     setattr(module, name, pruned)
     for module in wrapped:
-        to_dense(module)
+        if isinstance(module, RawParameters):
+            for name, _ in module.PAIRS:
+                to_dense_parameter(module, name)
+        else:
+            to_dense(module)
     return twin

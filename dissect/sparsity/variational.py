@@ -1,8 +1,8 @@
-"""Layers whose weights have a mean and a variance: a linear map and a GRU cell.
+"""What the variational layers share, and how they are found in a model, masked, and given common noise.
 
-Both are subclasses of the dense layer, and the mean keeps the dense layer's parameter name, so that a dense
-checkpoint loads (the log variances then stay as they are). In training the weights are noisy; in eval the
-mean is used, or inside `masked` the mean of the kept weights only. Biases are deterministic.
+The mean keeps the dense layer's parameter name, so that a dense checkpoint loads (the log variances then stay as
+they are). In training the weights are noisy; in eval the mean is used, or inside `masked` the mean of the kept
+weights only. Biases are deterministic.
 
 Under ``weight`` noise every call draws its own weights. A module called several times in one step (the same
 matrix at every step of a recurrence or every layer of a propagation) should do so inside `shared_noise`: then
@@ -18,11 +18,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dissect.errors import DissectError
 from dissect.sparsity.density import get_rule, keep_mask
-from dissect.sparsity.noise import check_noise, local_linear, sample_weight
+from dissect.sparsity.noise import check_noise, sample_weight
+from dissect.sparsity.rows import Packed, keyed_normal, row_keys, session_of
+
+SHADOW = "shadow_"
 
 
 class Variational(nn.Module):
@@ -35,184 +37,176 @@ class Variational(nn.Module):
     noise: str
     frozen: dict[str, Tensor] | None = None
     """For tests: mean's name -> noise to use in place of a draw (of the outputs' shape, or the weights')."""
+    columns: tuple[int, ...] = ()
+    """Input columns that have a shadow; see `add_shadows`."""
     _shared: dict[str, Tensor] | None = None
     _masks: dict[str, Tensor] | None = None
+    _batch: Packed | None = None
+    _seed: int = 0
 
     def pairs(self) -> Iterator[tuple[str, nn.Parameter, nn.Parameter]]:
         """Name of the mean, mean, log variance; the last two of one shape."""
         for mean, log_variance in self.PAIRS:
-            yield mean, getattr(self, mean), getattr(self, log_variance)
+            yield mean, self._own(mean), self._own(log_variance)
+
+    def shadows(self) -> Iterator[tuple[str, nn.Parameter, nn.Parameter]]:
+        """Name of the mean that is shadowed, and the mean and log variance of its shadow columns."""
+        if self.columns:
+            mean, log_variance = self.PAIRS[0]
+            yield mean, self._own(SHADOW + mean), self._own(SHADOW + log_variance)
+
+    def add_shadows(self, count: int, seed: int = 0) -> bool:
+        """Give the input `count` shadow columns: what is kept of weights that have nothing to say.
+
+        In training, the first matrix also reads normal noise that is a fixed function of the example and the row's
+        place in it, with the standard deviations of `count` of its input columns, spread evenly over them. Like an
+        input that doesn't matter, it can be fitted by chance and tells nothing about other examples: noise drawn anew
+        at each step could not be fitted at all, and would set the null too low (shadow features, though by shuffling:
+        Kursa and Rudnicki 2010, "Feature selection with the Boruta package"). Its weights start as copies of those
+        columns' weights, and are trained, penalised and counted as the others are. In eval it is not there.
+
+        The forward pass must run inside `shared_noise` with the batch.
+
+        Parameters
+        ----------
+        count : int
+            At most the columns of the matrix.
+        seed : int
+            Another for each layer.
+
+        Returns
+        -------
+        bool
+            False, and no shadows, for a layer that can't have any.
+        """
+        mean, log_variance = self.PAIRS[0] if self.PAIRS else ("", "")
+        if not self._can_shadow() or count < 1:
+            return False
+        theta, s = self._own(mean), self._own(log_variance)
+        step = max(theta.shape[1] / count, 1)
+        self.columns = tuple(int(i * step) for i in range(min(count, theta.shape[1])))
+        self._seed = seed
+        for name, tensor in ((mean, theta), (log_variance, s)):
+            copy = tensor.detach()[:, list(self.columns)].clone()
+            self.register_parameter(SHADOW + name, nn.Parameter(copy))
+        return True
+
+    def remove_shadows(self) -> None:
+        """Take the shadow columns away again."""
+        if self.columns:
+            for name in self.PAIRS[0]:
+                delattr(self, SHADOW + name)
+        for name in ("columns", "_seed"):
+            self.__dict__.pop(name, None)
+
+    def _can_shadow(self) -> bool:
+        return False
+
+    def _own(self, name: str) -> nn.Parameter:
+        parameter = self._parameters[name]
+        assert parameter is not None
+        return parameter
+
+    def _log_variance(self, name: str) -> nn.Parameter:
+        prefix, bare = (SHADOW, name[len(SHADOW) :]) if name.startswith(SHADOW) else ("", name)
+        return self._own(prefix + dict(self.PAIRS)[bare])
 
     def _add_variances(self, noise: str, log_sigma2: float) -> None:
         self.noise = check_noise(noise)
         for mean, log_variance in self.PAIRS:
-            theta = getattr(self, mean)
+            if log_variance in self._parameters:
+                continue
+            theta = self._own(mean)
             # fp32 at least: -10 + 1e-3 == -10 in half precision.
             s = torch.full_like(theta, log_sigma2, dtype=torch.promote_types(theta.dtype, torch.float32))
             self.register_parameter(log_variance, nn.Parameter(s.detach()))
 
     def _weight(self, name: str) -> Tensor:
         """The matrix of a deterministic call or, under weight noise, of a noisy one."""
-        theta = getattr(self, name)
+        theta = self._own(name)
         if self._masks is not None:
             return theta * self._masks[name]
         if not self.training:
             return theta
         if self._shared is not None and name in self._shared:
             return self._shared[name]
-        eps = None if self.frozen is None else self.frozen[name]
-        weight = sample_weight(theta, getattr(self, dict(self.PAIRS)[name]), eps)
+        eps = None if self.frozen is None else self.frozen.get(name)
+        weight = sample_weight(theta, self._log_variance(name), eps)
         if self._shared is not None:
             self._shared[name] = weight
         return weight
 
-    def _is_local(self) -> bool:
-        return self.training and self.noise == "local" and self._masks is None
+    def _noise_on_outputs(self) -> bool:
+        return self.training and self.noise in ("local", "row") and self._masks is None
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
-        # A dense checkpoint has the mean and no log variance: fill in the present one, so that strict loading
-        # passes.
-        for mean, log_variance in self.PAIRS:
-            if prefix + mean in state_dict and prefix + log_variance not in state_dict:
-                state_dict[prefix + log_variance] = getattr(self, log_variance).detach()
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+    def _shadows_on(self) -> bool:
+        return bool(self.columns) and self.training and self._masks is None
 
+    def _shadow_rows(self, rows: Tensor) -> Tensor:
+        """The shadow columns of input rows (..., in): (..., columns)."""
+        if self._batch is None:
+            raise DissectError(
+                "shadow columns have to know the examples: run the training step's forward pass inside "
+                "`with instrument.drawing(batch):`"
+            )
+        shape = rows.shape[:-1]
+        with torch.no_grad():
+            scale = rows.detach()[..., list(self.columns)].reshape(-1, len(self.columns)).float().std(0, correction=0)
+            keys = row_keys(self._batch, tuple(shape), self.DENSE.__name__)
+            drawn = keyed_normal(keys, len(self.columns), self._seed) * scale
+        return drawn.to(rows.dtype).view(*shape, len(self.columns))
 
-class VariationalLinear(Variational, nn.Linear):
-    """A linear map with a log variance per weight, `log_sigma2` of shape (out, in).
+    def _eps(self, name: str, rows: tuple[int, ...], width: int, fixed: bool = False) -> Tensor | None:
+        """Noise on the outputs of one call; None for a fresh draw on each.
 
-    Parameters
-    ----------
-    in_features, out_features, bias, device, dtype
-        As for nn.Linear.
-    noise : {'local', 'weight'}
-        See `dissect.sparsity.noise`.
-    log_sigma2 : float
-        Initial log variance.
-    """
+        Parameters
+        ----------
+        name : str
+            Of the mean.
+        rows : tuple of int
+            Shape of the input without its columns; of several axes the first counts the examples.
+        width : int
+            Output units.
+        fixed : bool
+            Whether each row's noise is the same at every call inside `shared_noise`, under ``local`` noise too.
 
-    PAIRS = (("weight", "log_sigma2"),)
-    DENSE = nn.Linear
-    log_sigma2: nn.Parameter
+        Returns
+        -------
+        Tensor, broadcasting to (*rows, width), or None
+        """
+        if self.frozen is not None and name in self.frozen:
+            return self.frozen[name]
+        if self.noise == "local":
+            return self._held(name, rows[0], width) if fixed and self._shared is not None else None
+        if len(rows) != 1:
+            count, inner = (rows[0], len(rows) - 1) if rows else (1, 0)
+            drawn = self._held(name, count, width)
+            return drawn.view(count, *(1,) * inner, width) if rows else drawn[0]
+        if self._batch is None:  # every row is an example
+            return self._held(name, rows[0], width)
+        session = session_of(self._batch, rows[0], self.DENSE.__name__)
+        return self._held(name, len(self._batch), width).index_select(0, session)
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        noise: str = "local",
-        log_sigma2: float = -8.0,
-    ) -> None:
-        super().__init__(in_features, out_features, bias, device, dtype)
-        self._add_variances(noise, log_sigma2)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Input (..., in) to output (..., out)."""
-        if self._is_local():
-            eps = None if self.frozen is None else self.frozen["weight"]
-            return local_linear(input, self.weight, self.log_sigma2, self.bias, eps)
-        return F.linear(input, self._weight("weight"), self.bias)
-
-
-class VariationalGRUCell(Variational, nn.GRUCell):
-    """A GRU cell with a log variance per weight, `log_sigma2_ih` (3h, in) and `log_sigma2_hh` (3h, h).
-
-    Parameters as for nn.GRUCell and `VariationalLinear`. Inside `shared_noise`, the noise is the same at
-    every call: one draw of the weights, or under ``local`` noise one draw per row. Rows then keep their place
-    from call to call; a shorter batch is taken to be the first rows, as in a sequence packed by length.
-    """
-
-    PAIRS = (("weight_ih", "log_sigma2_ih"), ("weight_hh", "log_sigma2_hh"))
-    DENSE = nn.GRUCell
-    log_sigma2_ih: nn.Parameter
-    log_sigma2_hh: nn.Parameter
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        noise: str = "local",
-        log_sigma2: float = -8.0,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype)
-        self._add_variances(noise, log_sigma2)
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """Input (rows, in) or (in,) and state (rows, h) or (h,), zeros where left out, to the next state."""
-        if hx is None:
-            hx = input.new_zeros(*input.shape[:-1], self.hidden_size)
-        if input.dim() == 1:
-            return self(input[None], hx[None])[0]
-        if not self._is_local():
-            weights = self._weight("weight_ih"), self._weight("weight_hh")
-            return torch.gru_cell(input, hx, *weights, self.bias_ih, self.bias_hh)
-        from_input = self._gates("weight_ih", input, self.bias_ih)  # (rows, 3h): reset, update, new
-        from_state = self._gates("weight_hh", hx, self.bias_hh)
-        h = self.hidden_size
-        reset, update = (from_input[..., : 2 * h] + from_state[..., : 2 * h]).sigmoid().chunk(2, -1)
-        new = torch.addcmul(from_input[..., 2 * h :], reset, from_state[..., 2 * h :]).tanh()
-        return new + update * (hx - new)
-
-    def _gates(self, name: str, rows: Tensor, bias: Tensor | None) -> Tensor:
-        theta, s = getattr(self, name), getattr(self, dict(self.PAIRS)[name])
-        eps = None if self.frozen is None else self.frozen[name]
-        if eps is None and self._shared is not None:
-            eps = self._row_noise(name, rows.shape[0], s)
-        return local_linear(rows, theta, s, bias, eps)
-
-    def _row_noise(self, name: str, count: int, s: Tensor) -> Tensor:
-        """First `count` rows (count, 3h) of the noise held inside `shared_noise`, grown on demand."""
-        assert self._shared is not None
-        held = self._shared.get(name, s.new_empty(0, s.shape[0]))
+    def _held(self, name: str, count: int, width: int) -> Tensor:
+        """`count` rows (count, width) of noise: inside `shared_noise` the first ones of those held, grown on demand."""
+        s = self._log_variance(name)
+        held = s.new_empty(0, width) if self._shared is None else self._shared.get(name, s.new_empty(0, width))
         if held.shape[0] < count:
-            more = torch.randn(count - held.shape[0], s.shape[0], dtype=s.dtype, device=s.device)
-            self._shared[name] = held = torch.cat([held, more])
+            more = torch.randn(count - held.shape[0], width, dtype=s.dtype, device=s.device)
+            held = torch.cat([held, more]) if held.shape[0] else more
+            if self._shared is not None:
+                self._shared[name] = held
         return held[:count]
 
-
-VARIATIONAL: dict[type[nn.Module], type[Variational]] = {
-    nn.Linear: VariationalLinear,
-    nn.GRUCell: VariationalGRUCell,
-}
-"""Dense class -> its variational class."""
-
-
-def to_variational(module: nn.Module, noise: str = "local", log_sigma2: float = -8.0) -> Variational:
-    """Turn a dense layer into its variational class, in place: same object, same Parameters, same hooks.
-
-    No weight is copied and no random number is drawn, so ties with other modules hold.
-
-    Raises
-    ------
-    DissectError
-        If the layer is of another type than nn.Linear or nn.GRUCell, be it a subclass of one.
-    """
-    check_noise(noise)
-    variational = VARIATIONAL.get(type(module))
-    if variational is None:
-        raise DissectError(f"cannot wrap {type(module).__name__}; valid types: nn.Linear, nn.GRUCell")
-    module.__class__ = variational
-    assert isinstance(module, Variational)
-    module._add_variances(noise, log_sigma2)
-    return module
-
-
-def to_dense(module: Variational) -> nn.Module:
-    """Turn a variational layer back into its dense class, in place; the weights are the means."""
-    for _, log_variance in module.PAIRS:
-        delattr(module, log_variance)
-    for name in ("noise", "frozen", "_shared", "_masks"):
-        module.__dict__.pop(name, None)
-    dense: Any = module
-    dense.__class__ = module.DENSE
-    return dense
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        # A dense checkpoint has the mean and nothing else: fill in what is present, so that strict loading passes.
+        means = [mean for mean, _ in self.PAIRS]
+        if all(prefix + mean in state_dict for mean in means):
+            extra = [log_variance for _, log_variance in self.PAIRS]
+            extra += [SHADOW + name for name in self.PAIRS[0]] if self.columns else []
+            for name in extra:
+                state_dict.setdefault(prefix + name, self._own(name).detach())
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def variational_modules(model: nn.Module) -> Iterator[tuple[str, Variational]]:
@@ -256,18 +250,24 @@ def masked(model: nn.Module, rule: str = "log-alpha", threshold: float | None = 
 
 
 @contextmanager
-def shared_noise(model: nn.Module) -> Iterator[None]:
-    """Inside, all calls of one module share one draw of its weights (of its rows' noise, in a GRU cell under
-    local).
+def shared_noise(model: nn.Module, batch: Packed | None = None) -> Iterator[None]:
+    """Inside, all calls of one module share one draw: of its weights, or of the noise of each row or example.
 
     Linear maps under ``local`` noise are not concerned. Enter it once per training step, around the forward
     pass; a nested use goes on with the outer draw.
+
+    Parameters
+    ----------
+    model : nn.Module
+    batch : Packed, optional
+        For shadow columns, and for ``row`` noise on packed rows, which have no axis of examples. Without it each row
+        of a two-dimensional input is an example of its own to ``row`` noise.
     """
     modules = [module for _, module in variational_modules(model) if module._shared is None]
     try:
         for module in modules:
-            module._shared = {}
+            module._shared, module._batch = {}, batch
         yield
     finally:
         for module in modules:
-            module._shared = None
+            module._shared = module._batch = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,8 @@ class StagedStep:
         for view in loop.model.views:  # type: ignore[union-attr]
             getattr(batch, view)
         mark()
-        with products(loop.bf16, loop.device), fast_products(loop.bf16, loop.device):
+        drawing = nullcontext() if loop.penalty is None else loop.penalty.drawing(batch)
+        with products(loop.bf16, loop.device), fast_products(loop.bf16, loop.device), drawing:
             out = loop.model(batch)
         mark()
         assert batch.targets is not None

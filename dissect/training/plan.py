@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from dissect.batch import Batch
+
 if TYPE_CHECKING:
     from dissect.training.train import Loop
 
 
 class Penalty(Protocol):
-    """What the loop needs of an instrument: the regulariser at a step, already scaled and warmed up."""
+    """What the loop needs of an instrument: the regulariser at a step, already scaled and warmed up, and its noise."""
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step can be recorded once and replayed."""
+        ...
+
+    def drawing(self, batch: Batch) -> AbstractContextManager[None]:
+        """Context of a step's forward pass."""
+        ...
 
     def penalty(self, step: int) -> Tensor:
         """The term to add to the mean loss."""

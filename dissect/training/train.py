@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -68,9 +69,8 @@ class Loop:
         self.train_examples = 0
         self.saving_seconds = 0.0
         self.asked = self.leave = False  # whether this process was asked to stop, and whether all are to
-        self.captured: CapturedSteps | None = (
-            CapturedSteps(self) if self.device.type == "cuda" and world.size == 1 else None
-        )
+        capturable = world.size == 1 and (penalty is None or penalty.capturable)
+        self.captured: CapturedSteps | None = CapturedSteps(self) if self.device.type == "cuda" and capturable else None
 
     @property
     def epoch(self) -> int:
@@ -130,7 +130,8 @@ class Loop:
 
     def objective(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean negative log-likelihood of the batch's targets, and that plus the model's auxiliary loss."""
-        with products(self.bf16, self.device):
+        drawing = nullcontext() if self.penalty is None else self.penalty.drawing(batch)
+        with products(self.bf16, self.device), drawing:
             output = self.model(batch)
         assert batch.targets is not None
         query = output.query[: batch.targets.numel()] if batch.span is not None else output.query

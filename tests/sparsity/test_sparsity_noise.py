@@ -8,10 +8,26 @@ from torch import nn
 from torch.nn import functional as F
 
 from dissect.errors import DissectError
-from dissect.sparsity import VariationalGRUCell, VariationalLinear, keep_mask, masked, shared_noise
-from dissect.sparsity.variational import to_variational
+from dissect.sparsity import Examples, VariationalGRUCell, VariationalLinear, keep_mask, masked, shared_noise, wrap
+from dissect.sparsity.layers import to_variational
 
 DRAWS = 200_000
+
+
+class Two:
+    """A batch of two examples whose numbers of rows are known as listed."""
+
+    def __init__(self, sessions: dict[int, torch.Tensor]) -> None:
+        self.sessions = sessions
+
+    def __len__(self) -> int:
+        return 2
+
+    def keys(self) -> torch.Tensor:
+        return torch.tensor([5, 9])
+
+    def session_of(self, count: int) -> torch.Tensor | None:
+        return self.sessions.get(count)
 
 
 def layer(noise: str, out: int = 1) -> VariationalLinear:
@@ -47,6 +63,109 @@ def test_moments_of_preactivations(noise: str):
     error = 5 * (float(delta.prod()) + shared**2) ** 0.5 / DRAWS**0.5
     assert shared > 3 * error  # the two modes can be told apart
     assert covariance == pytest.approx(0.0 if noise == "local" else shared, abs=error)
+
+
+def test_row_noise_is_one_draw_for_the_rows_of_a_session():
+    rows = torch.tensor([[[1.0, -2.0, 0.5, 3.0], [0.5, 1.0, -1.0, 2.0]], [[2.0, 1.0, 0.0, -1.0]] * 2])
+    one, many = layer("row"), VariationalLinear(4, DRAWS, noise="row")
+    with torch.no_grad():
+        for name, parameter in many.named_parameters():
+            parameter.copy_(one.get_parameter(name).expand_as(parameter))
+        out = many(rows).double()  # (sessions, rows, draws)
+        again = many(rows.view(4, 4)).double()  # two axes: four sessions
+        with shared_noise(many, Two({4: torch.tensor([0, 0, 1, 1])})):
+            packed = many(rows.view(4, 4)).double().view(2, 2, DRAWS)
+    mean = F.linear(rows, one.weight, one.bias)[..., 0].double()
+    delta = (rows.square() @ one.log_sigma2.detach().exp()[0]).double()
+    for drawn in (out, packed):
+        assert ((drawn.mean(-1) - mean).abs() < 5 * (delta / DRAWS).sqrt()).all()
+        torch.testing.assert_close(drawn.var(-1), delta, rtol=0.02, atol=0)
+        covariance = torch.cov(drawn.reshape(4, DRAWS))
+        expected = delta[0].prod().sqrt().item()  # sqrt(delta delta'), the most that there can be
+        assert covariance[0, 1].item() == pytest.approx(expected, rel=0.02)
+        assert torch.allclose(drawn[1, 0], drawn[1, 1])  # equal rows, equal draws
+        error = 5 * float(delta[0, 0] * delta[1, 0]) ** 0.5 / DRAWS**0.5
+        assert abs(covariance[0, 2].item()) < error
+    alone = torch.cov(again)[0, 1].item()
+    assert abs(alone) < 5 * expected / DRAWS**0.5
+
+
+def test_row_noise_needs_to_know_the_sessions_of_packed_rows():
+    linear, x = layer("row", 3), torch.randn(5, 4)
+    with shared_noise(linear, Two({4: torch.zeros(4, dtype=torch.int64)})):
+        with pytest.raises(DissectError, match="the 5 rows given to Linear belong to aren't known"):
+            linear(x)
+        # Nodes and clicks of one session have one draw, whatever their numbers.
+        linear.weight.data.zero_()
+        assert torch.equal(linear(x[:1].expand(4, 4))[0], linear(x[:1].expand(4, 4))[3])
+
+
+@pytest.mark.parametrize("noise", ["local", "row", "weight"])
+@pytest.mark.parametrize("options", [{"padding": 1}, {"dilation": 2, "padding": 2, "padding_mode": "circular"}])
+def test_convolution_has_the_moments_of_the_linear_map_it_is(noise: str, options: dict[str, object]):
+    torch.manual_seed(1)
+    conv = to_variational(nn.Conv1d(2, 1, 3, **options), noise, -2.0)  # pyright: ignore
+    x = torch.randn(1, 2, 4)
+    dense = nn.functional.pad(x, (2, 2), "circular") if "dilation" in options else nn.functional.pad(x, (1, 1))
+    step = 2 if "dilation" in options else 1
+    windows = torch.stack([dense[0, :, t : t + 2 * step + 1 : step].flatten() for t in range(4)])  # (time, 6)
+    with torch.no_grad():
+        mean = F.linear(windows, conv.get_parameter("weight").flatten(1), conv.get_parameter("bias"))[:, 0]
+        drawn = torch.cat(
+            [
+                conv(x.expand(500, 2, 4)) if noise != "weight" else conv(x)
+                for _ in range(40 if noise != "weight" else 4000)
+            ]
+        )[:, 0]
+        conv.eval()
+        torch.testing.assert_close(conv(x)[0, 0], mean)
+    count = drawn.shape[0]
+    delta = windows.square().sum(1) * torch.tensor(-2.0).exp()
+    assert ((drawn.mean(0) - mean).abs() < 5 * (delta / count).sqrt()).all()
+    torch.testing.assert_close(drawn.var(0), delta, rtol=0.15, atol=0)
+    shared = float(windows[0] @ windows[1] * torch.tensor(-2.0).exp())
+    expected = {"local": 0.0, "weight": shared, "row": float((delta[0] * delta[1]).sqrt())}[noise]
+    error = 5 * (float(delta[0] * delta[1]) + expected**2) ** 0.5 / count**0.5
+    assert torch.cov(drawn.t())[0, 1].item() == pytest.approx(expected, abs=error)
+
+
+@pytest.mark.parametrize("noise", ["local", "row", "weight"])
+def test_convolution_gradients_with_frozen_noise(noise: str):
+    torch.manual_seed(0)
+    conv = to_variational(nn.Conv1d(2, 3, 2, dtype=torch.float64), noise, -1.0)
+    conv.frozen = {"weight": torch.randn(*((3, 2, 2) if noise == "weight" else (2, 3, 3)), dtype=torch.float64)}
+    names = [name for name, _ in conv.named_parameters()]
+
+    def run(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(conv, dict(zip(names, parameters, strict=True)), (x,))
+
+    x = torch.randn(2, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(run, (x, *conv.parameters()))
+
+
+@pytest.mark.parametrize("noise", ["local", "row", "weight"])
+def test_a_compiled_layer_is_the_layer(noise: str):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    wrap(model, {"p": ["0"], "q": ["2"]}, examples=1, steps=1, noise=noise, shadows=2, log_sigma2=-2.0)
+    x = torch.randn(5, 4)
+    compiled = torch.compile(model, backend="aot_eager")
+    batch = Examples(torch.arange(5))
+    torch.manual_seed(7)
+    with shared_noise(model, batch):
+        expected = model(x)
+    expected.sum().backward()
+    grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    torch.manual_seed(7)
+    with shared_noise(model, batch):
+        out = compiled(x)
+    out.sum().backward()
+    torch.testing.assert_close(out, expected)
+    for mine, theirs in zip((p.grad for p in model.parameters() if p.grad is not None), grads, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    model.eval()
+    torch.testing.assert_close(compiled(x), model(x))
 
 
 @pytest.mark.parametrize("noise", ["local", "weight"])
@@ -112,7 +231,7 @@ def test_weight_noise_is_drawn_per_call_and_once_inside_shared_noise():
     assert linear._shared is None
 
 
-@pytest.mark.parametrize("noise", ["local", "weight"])
+@pytest.mark.parametrize("noise", ["local", "row", "weight"])
 def test_gru_noise_is_fixed_over_a_sequence(noise: str):
     cell = VariationalGRUCell(3, 2, noise=noise, log_sigma2=-1.0)
     x, h = torch.randn(4, 3), torch.randn(4, 2)
@@ -123,7 +242,7 @@ def test_gru_noise_is_fixed_over_a_sequence(noise: str):
         assert torch.equal(cell(x[:1], h[:1]), first[:1])
 
 
-@pytest.mark.parametrize("noise", ["local", "weight"])
+@pytest.mark.parametrize("noise", ["local", "row", "weight"])
 def test_eval_is_the_mean_and_masked_is_the_kept_mean(noise: str):
     linear, x = layer(noise, 3), torch.randn(2, 4)
     with torch.no_grad():
@@ -155,5 +274,5 @@ def test_autocast_keeps_the_variance_in_full_precision():
 
 
 def test_unknown_noise_lists_the_choices():
-    with pytest.raises(DissectError, match="local, weight"):
-        VariationalLinear(2, 2, noise="row")
+    with pytest.raises(DissectError, match="local, row, weight"):
+        VariationalLinear(2, 2, noise="column")

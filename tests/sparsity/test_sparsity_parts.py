@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, prune
 
 from dissect.errors import DissectError
 from dissect.sparsity import resolve_parts, wrap
-from dissect.sparsity.variational import to_variational
+from dissect.sparsity.layers import to_variational
 
 
 def model() -> nn.ModuleDict:
@@ -55,13 +55,19 @@ def test_choice_by_alias_or_name():
             "edges",
             "parts: propagation, combination, attention; aliases: gnn = propagation",
         ),
-        ({"p": ["c"]}, "all", "'c' matches no module; modules: a, b"),
+        ({"p": ["c"]}, "all", "'c' matches no module and no parameter; modules: a, b"),
         ({"p": ["c.*"]}, "all", r"'c\.\*' matches no module"),
         ({"p": ["b"], "q": ["b.0"]}, "all", r"'b\.0' is in two parts, 'p' and 'q'"),
         ({"p": ["b"], "q": ["b.0"]}, ["p"], "two parts"),
-        ({"p": ["gru"]}, "all", "fused GRU.*nn.GRUCell"),
-        ({"p": ["attention"]}, "all", "fused MultiheadAttention.*nn.Linear projections"),
-        ({"p": ["table"]}, "all", "Embedding with the weight 'weight'.*valid types: nn.Linear, nn.GRUCell"),
+        ({"p": ["gru"]}, "all", "fused GRU.*unfuse\\(model, \\['gru'\\]\\) first"),
+        ({"p": ["attention"]}, "all", "fused MultiheadAttention.*unfuse"),
+        (
+            {"p": ["table"]},
+            "all",
+            "Embedding with the weight 'weight'.*the parameter 'table.weight' .*nn.GRUCell, nn.Conv1d",
+        ),
+        ({"p": ["a.weight"]}, "all", "'a.weight' belongs to a layer, nn.Linear; name the layer, 'a'"),
+        ({"p": ["table.weight"], "q": ["table.*"]}, "all", "parameter 'table.weight' is in two parts, 'p' and 'q'"),
         ({"p": ["act"]}, "all", "ReLU: nothing to wrap"),
     ],
 )
@@ -123,7 +129,8 @@ def test_a_cell_whose_two_matrices_are_one_is_wrapped():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"noise": "row"}, "local, weight"),
+        ({"noise": "column"}, "local, row, weight"),
+        ({"shadows": -1}, "shadows must be at least 0"),
         ({"prior": "laplace"}, "log-uniform, ard, normal"),
         ({"rule": "alpha"}, "log-alpha, magnitude, signed, snr"),
         ({"warmup": (0.5, 0.1)}, "warm-up"),

@@ -212,7 +212,11 @@ def test_a_failing_run_leaves_no_trace():
 def test_tied_weights_share_a_variance_and_count_once():
     model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3), "table": nn.Embedding(3, 3)})
     model["b"].weight = model["a"].weight
-    probe = wrap(model, {"p": ["a"], "q": ["b"]}, examples=1, steps=1, warmup=(0, 0))
+    with pytest.raises(
+        DissectError, match=r"'b.weight' of part 'q' and 'a.weight' of part 'p' are one shared parameter"
+    ):
+        wrap(model, {"p": ["a"], "q": ["b"]}, examples=1, steps=1)
+    probe = wrap(model, {"p": ["a", "b"]}, examples=1, steps=1, warmup=(0, 0))
     assert model["a"].log_sigma2 is model["b"].log_sigma2
     assert probe.prune_counts()[1] == 9
     assert [row.weights for row in probe.receipt] == [9, 0]

@@ -1,0 +1,1 @@
+"""Controls: what shows that the instrument can be trusted."""
