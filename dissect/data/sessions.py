@@ -134,6 +134,8 @@ class Dataset:
         SHA-256 of the source's content.
     source : str
         The folder it was read from, or ``generated``.
+    last_only : bool
+        Whether only the last click of a session is to be predicted; else every click but the first.
     """
 
     name: str
@@ -143,6 +145,7 @@ class Dataset:
     first_id: int
     sha256: str
     source: str
+    last_only: bool = False
 
     @property
     def longest(self) -> int:
@@ -158,8 +161,14 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
     return offsets
 
 
-def expand(sessions: Sessions) -> Examples:
+def expand(sessions: Sessions, last_only: bool = False) -> Examples:
     """Every proper prefix of every session of two clicks or more, session by session, longest first.
+
+    Parameters
+    ----------
+    sessions : Sessions
+    last_only : bool
+        The longest prefix of each session alone.
 
     Examples
     --------
@@ -167,6 +176,8 @@ def expand(sessions: Sessions) -> Examples:
     [6, 5]
     """
     counts = sessions.lengths - 1
+    if last_only:
+        counts = np.minimum(counts, 1)
     session = np.repeat(np.arange(len(sessions)), counts)
     rank = np.arange(len(session)) - _starts(counts)[session]  # 0 is the longest prefix of its session
     return Examples(sessions.clicks, sessions.offsets[session], sessions.offsets[session + 1] - 1 - rank, session)

@@ -14,11 +14,14 @@ from dissect.data.layouts import EXPECTED, Layout, read, recognise
 from dissect.data.sessions import Dataset
 from dissect.data.summary import stats
 from dissect.data.synthetic import demo
+from dissect.data.worlds import ITEMS, WORLDS, make
 from dissect.errors import DissectError
 
 __all__ = ["SOURCES", "RemoteFile", "Row", "Source", "available", "fetch", "load", "stats"]
 
 DEMO_TEXT = "synthetic sessions, made on the spot"
+WORLD_TEXT = "a world with a known answer, made on the spot"
+GENERATED = (DEMO, *WORLDS)
 
 
 class Row(NamedTuple):
@@ -64,6 +67,8 @@ def load(
     """
     if name == DEMO:
         return demo()
+    if name in WORLDS:
+        return make(name)
     layout = _locate(name, data_dir, download, progress)
     sha256 = layout.sha256()
     dataset = parsed.recall(name, sha256, str(layout.train.parent)) if cache else None
@@ -82,10 +87,11 @@ def fetch(name: str, data_dir: str | Path | None = None, progress: bool = True) 
     Raises
     ------
     DissectError
-        As `load`; also for ``demo``, which has no files, and for a file with another content than expected.
+        As `load`; also for what is made on the spot and has no files, and for a file with another content than
+        expected.
     """
-    if name == DEMO:
-        raise DissectError("demo is made on the spot and has no files to fetch")
+    if name in GENERATED:
+        raise DissectError(f"{name} is made on the spot and has no files to fetch")
     folder = _locate(name, data_dir, download=True, progress=progress).train.parent
     if name in SOURCES:
         from dissect.data.download import check
@@ -97,6 +103,7 @@ def fetch(name: str, data_dir: str | Path | None = None, progress: bool = True) 
 def available(data_dir: str | Path | None = None) -> list[Row]:
     """List the data sets known by name, then the other folders found that hold one."""
     rows = [Row(DEMO, DEMO_TEXT, "generated", 2_000, None)]
+    rows += [Row(name, WORLD_TEXT, "generated", ITEMS, None) for name in WORLDS]
     roots = _roots(data_dir)
     for source in SOURCES.values():
         found = next((layout for root in roots if (layout := _recognise(root, source.name))), None)
@@ -137,7 +144,7 @@ def _others(roots: list[Path]) -> dict[str, Layout]:
     found: dict[str, Layout] = {}
     for root in roots:
         for folder in sorted(root.iterdir()) if root.is_dir() else ():
-            taken = folder.name in SOURCES or folder.name in found or folder.name == DEMO
+            taken = folder.name in SOURCES or folder.name in found or folder.name in GENERATED
             layout = recognise(folder) if folder.is_dir() and not taken else None
             if layout is not None and not folder.name.startswith("."):
                 found[folder.name] = layout
@@ -184,7 +191,7 @@ def _locate(name: str, data_dir: str | Path | None, download: bool, progress: bo
 
 
 def _unknown(name: str, roots: list[Path]) -> DissectError:
-    choices = [DEMO, *SOURCES, *_others(roots)]
+    choices = [*GENERATED, *SOURCES, *_others(roots)]
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     looked = ", ".join(str(root) for root in roots)

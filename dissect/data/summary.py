@@ -31,7 +31,7 @@ def stats(dataset: Dataset) -> dict[str, int | float]:
         "max_length": int(train.lengths.max()),
         "share_with_repeats": _with_repeats(train, dataset.items),
         "unseen_targets": int((counts[test.targets] == 0).sum()),
-        "repeated_examples": int(np.isin(_fingerprints(test), _fingerprints(expand(train))).sum()),
+        "repeated_examples": int(np.isin(_fingerprints(test), _fingerprints(expand(train, dataset.last_only))).sum()),
         "most_popular_share": float(counts.max() / max(len(train.clicks), 1)),
     }
 

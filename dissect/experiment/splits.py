@@ -42,10 +42,10 @@ def make_splits(data: Dataset, spec: Spec, device: torch.device, refit: bool = F
             valid = subset(valid, spec.max_valid, spec.seed)
     if spec.max_train:
         train = subset(train, spec.max_train, spec.seed)
-    examples = expand(train)
+    examples = expand(train, data.last_only)
     if not len(examples):
         raise DissectError(f"data set {data.name!r}: no training session has two clicks")
-    valid_examples = None if valid is None else expand(valid)
+    valid_examples = None if valid is None else expand(valid, data.last_only)
     if valid is not None and valid_examples is not None and not len(valid_examples):
         raise DissectError(
             f"data set {data.name!r}: none of the last {len(valid)} sessions, which are to validate, has two clicks; "

@@ -92,7 +92,8 @@ def keyed_normal(keys: Tensor, columns: int, seed: int, dtype: torch.dtype = tor
     """Standard normal numbers that are a function of key, column and seed, (rows, columns)."""
     column = mix(torch.arange(columns, device=keys.device) + (seed << 32))
     bits = mix(keys[:, None] + column)
-    uniform = ((bits >> 40) & 0xFFFFFF).to(dtype).add_(0.5).div_(1 << 24)  # 24 bits, never 0 or 1
+    # 23 bits and a half: in fp32 a 24th would round the largest to 1, whose normal number is infinite.
+    uniform = ((bits >> 41) & 0x7FFFFF).to(dtype).add_(0.5).div_(1 << 23)
     return torch.erfinv(uniform.mul_(2).sub_(1)).mul_(2**0.5)
 
 

@@ -44,6 +44,12 @@ def test_noise_is_normal_and_a_function_of_key_column_and_seed():
     assert torch.equal(keyed_normal(torch.tensor([7]), 2, 1), drawn[[7], :2])
 
 
+def test_the_ends_of_the_range_are_finite(monkeypatch: pytest.MonkeyPatch):
+    for bits in (0, -1):
+        monkeypatch.setattr("dissect.sparsity.rows.mix", lambda x, bits=bits: torch.full_like(x, bits))
+        assert 4 < abs(keyed_normal(torch.tensor([1]), 1, 0).item()) < 6
+
+
 class Packs:
     def __len__(self) -> int:
         return 2
