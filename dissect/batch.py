@@ -7,7 +7,7 @@ Every view is built for the whole batch by tensor operations on the batch's own 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -135,6 +135,22 @@ class Batch:
         out_weight = torch.bincount(source, minlength=count)[source].float().reciprocal()
         session = torch.div(keys, span, rounding_mode="floor")
         return SessionGraph(keys - session * span, alias, source, target, in_weight, out_weight, session)
+
+
+def shuffled_graph(batch: Batch, generator: torch.Generator) -> SessionGraph:
+    """The session graphs of the same clicks in random order: the nodes stay, the edges say nothing.
+
+    Parameters
+    ----------
+    batch : Batch
+        Not a static one.
+    generator : torch.Generator
+        On the CPU; draws the order of each session's clicks.
+    """
+    order = torch.rand(batch.items.numel(), generator=generator).to(batch.items.device)
+    shuffled = (batch.rows + order * 0.999).argsort()  # sorts within sessions
+    graph = Batch(batch.items[shuffled], batch.offsets).session_graph
+    return replace(graph, alias=batch.session_graph.alias)  # nodes are in the order of items in both
 
 
 def _static_graph(rows: Tensor, items: Tensor, span: int) -> SessionGraph:

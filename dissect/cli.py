@@ -186,8 +186,18 @@ def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], 
     help="Directory for run folders.",
 )
 @click.option("--init", type=click.Path(path_type=Path), metavar="RUN", help="Start from that run's weights.")
+@click.option(
+    "--delete", metavar="PART[,PART]", help="Hold these parts' weights at zero; with --sparsify none or others."
+)
+@click.option(
+    "--mask",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Hold weights at zero by the masks in FILE, as 'dissect prune --masks' writes; with --sparsify none.",
+)
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue RUN with its own spec.")
 @click.option("--force", is_flag=True, help="Run again where a finished run of the same id is there.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be wrapped: calls, shapes, dead weights.")
 @click.option("--json", "as_json", is_flag=True, help="End with the result as JSON on one line of stdout.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--debug", is_flag=True, expose_value=False, hidden=True)
@@ -197,8 +207,10 @@ def run(
     model: str | None,
     out: Path,
     init: Path | None,
+    mask: Path | None,
     resume: Path | None,
     force: bool,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
     data_dir: Path | None,
@@ -226,7 +238,12 @@ def run(
         options = {k: v for k, v in options.items() if v is not None}
         options["options"] = options.pop("more")
         options["data_dir"] = str(data_dir) if data_dir else None
-        start = start_run(model, options, out=out, init=init, force=force, quiet=quiet)
+        if dry_run:
+            from dissect.experiment.show import show_plan
+
+            show_plan(model, options)
+            return
+        start = start_run(model, options, out=out, init=init, force=force, quiet=quiet, mask=mask)
     if as_json and os.environ.get("RANK", "0") == "0":
         click.echo(json.dumps(start))
 
@@ -303,14 +320,40 @@ def plot(runs: tuple[Path, ...], out: Path | None, tensors: bool) -> None:
     help="File for the weights [default: RUN/pruned.safetensors by the run's own rule and threshold, which "
     "'recommend --pruned' uses; RUN/pruned-RULE-T.safetensors by others].",
 )
+@click.option(
+    "--method",
+    default="",
+    help="As many weights of each part by another way: magnitude, magnitude-global, "
+    "random, snr, log-alpha; or, training anew, l0 or imp.",
+)
+@click.option("--masks", type=click.Path(path_type=Path), metavar="FILE", help="Write the masks, for 'run --mask'.")
+@click.option("--shrink", "shrunk", is_flag=True, help="Remove empty rows and columns, and measure what it saves.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds of imp.")
+@click.option("--l0-lambda", "lam", type=float, default=1.0, show_default=True, help="Price of an open gate of l0.")
 @click.option("--json", "as_json", is_flag=True, help="End with the counts and metrics as JSON on one line.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.pass_context
 def prune(
-    run: Path, rule: str | None, threshold: float | None, data_dir: Path | None, out: Path | None, as_json: bool
-) -> None:
+    context: click.Context, run: Path, rule: str | None, threshold: float | None, data_dir: Path | None,
+    out: Path | None, as_json: bool, method: str, masks: Path | None, shrunk: bool, rounds: int, lam: float,
+    quiet: bool,
+) -> None:  # fmt: skip
     """Prune RUN to a plain dense model, by its own rule or another, and test it."""
-    from dissect.experiment.use import prune_run
+    trained = {"l0": ("rounds",), "imp": ("lam",)}
+    other = ("rule", "threshold", "shrunk", *trained[method]) if method in trained else ("rounds", "lam", "quiet")
+    if idle := sorted(set(_given(context)) & set(other)):
+        names = ", ".join({"lam": "--l0-lambda", "shrunk": "--shrink"}.get(name, "--" + name) for name in idle)
+        raise DissectError(f"prune --method {method or '(the rule)'} has no use for {names}")
+    if method in trained:
+        from dissect.controls.trained_masks import prune_by_training
 
-    prune_run(run, rule, threshold, out, as_json, data_dir)
+        prune_by_training(
+            run, method, rounds=rounds, lam=lam, out=out, data_dir=data_dir, masks=masks, quiet=quiet, as_json=as_json
+        )
+        return
+    from dissect.experiment.prune import prune_run
+
+    prune_run(run, rule, threshold, out, as_json, data_dir, method=method, masks=masks, shrunk=shrunk)
 
 
 @main.command()
@@ -363,6 +406,26 @@ def suite(file: Path, data_dir: Path | None, **options: Any) -> None:
     left = suite_command(file, data_dir=str(data_dir.expanduser().resolve()) if data_dir else None, **options)
     if left:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--retrain",
+    default="",
+    metavar="all|NAME[,NAME]",
+    help="Trainings to add: delete (each part), mask, random, swap; each is a run of its own.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for those [default: where RUN lies].")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie [default: as for RUN].")
+@click.option("--resamples", type=click.IntRange(100), default=2000, show_default=True, help="Of the test sessions.")
+@click.option("--json", "as_json", is_flag=True, help="End with the table as JSON on one line of stdout.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def intervene(run: Path, retrain: str, **options: Any) -> None:
+    """Zero, bypass or delete each part of RUN, and shuffle its graphs: is a part needed?"""
+    from dissect.controls.intervene import intervene_run
+
+    intervene_run(run, retrain, **options)
 
 
 @main.command()

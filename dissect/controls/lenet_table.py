@@ -38,7 +38,7 @@ def validate_lenet(
     results = [run_lenet(seed, recipe, out=out, data_dir=data_dir, quiet=quiet) for seed in seeds]
     _print(results, recipe)
     if as_json:
-        sys.stdout.write(json.dumps(results) + "\n")
+        print(json.dumps(results))
     return results
 
 

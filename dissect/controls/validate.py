@@ -80,7 +80,7 @@ def validate_worlds(
     record.write_atomically(folder / record.RESULT, json.dumps(result, indent=1) + "\n")
     _print(result, folder)
     if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
+        print(json.dumps(result))
     return result
 
 

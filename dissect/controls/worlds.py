@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dissect.controls.held import all_dropped, holding
 from dissect.data import expand
 from dissect.data.worlds import make
+from dissect.experiment.held import all_dropped, holding
 from dissect.experiment.splits import packed
 from dissect.models import SessionModel, build
 from dissect.report.statistics import bootstrap_of_sums, paired_bootstrap

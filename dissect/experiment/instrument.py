@@ -5,16 +5,27 @@ from __future__ import annotations
 import sys
 
 from dissect.errors import DissectError
+from dissect.experiment.held import deleted
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import Splits
 from dissect.models import SessionModel, build
 from dissect.sparsity import Instrument, resolve_parts, wrap
+from dissect.sparsity.parts import choose_parts
 from dissect.training.plan import Plan
 
 
 def check_parts(spec: Spec) -> None:
     """Raise a DissectError, before anything is written, unless the parts to wrap exist and have weights."""
     model = build(spec.recipe, items=1, dim=spec.dim)  # refuses options that don't fit
+    if spec.delete:
+        deleted(model, spec.delete)  # refuses what can't be
+        both = choose_parts(model.parts(), [p.strip() for p in spec.delete.split(",")])
+        both &= choose_parts(model.parts(), spec.which) if spec.sparse else set()
+        if both:
+            raise DissectError(
+                f"--delete {spec.delete}: {', '.join(sorted(both))} would be wrapped too; leave it out of --sparsify, "
+                "or use --sparsify none"
+            )
     if spec.sparse and not any(resolve_parts(model, model.parts(), spec.which).values()):
         raise DissectError(
             f"--sparsify {spec.sparsify}: these parts of {spec.model!r} have no weights; use --sparsify none"

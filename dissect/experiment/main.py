@@ -10,19 +10,33 @@ from typing import Any
 from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.checkpoint import Interrupted
+from dissect.experiment.held import Masks, digest, read_masks
 from dissect.experiment.record import RunFolder
 from dissect.experiment.run import Run
 from dissect.experiment.spec import HOW, Spec
 
 
 def start_run(
-    model: str, options: dict[str, Any], *, out: Path, init: Path | None, force: bool, quiet: bool
+    model: str,
+    options: dict[str, Any],
+    *,
+    out: Path,
+    init: Path | None,
+    force: bool,
+    quiet: bool,
+    mask: Path | Masks | None = None,
 ) -> dict[str, Any]:
-    """Run `model` with the given options, unless a finished run of the same id is in `out`."""
+    """Run `model` with the given options, unless a finished run of the same id is in `out`.
+
+    `mask` names a file of masks, or is the masks: weights that are held at zero.
+    """
     if init is not None:
         source = RunFolder(init).read_json(record.RESULT)
         options = {**options, "init": source["run_id"]}
-    run = Run(Spec.create(model, **options), out=out, quiet=quiet)
+    masks = None if mask is None else read_masks(mask) if isinstance(mask, Path) else mask
+    if masks is not None:
+        options = {**options, "mask": digest(masks)}
+    run = Run(Spec.create(model, **options), out=out, quiet=quiet, masks=masks)
     with run.world.main_first():
         if run.world.main:
             _clear(run, force)

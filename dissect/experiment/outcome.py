@@ -6,11 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from dissect.batch import PackedExamples
 from dissect.experiment import record
 from dissect.experiment.attention import attention_sample
 from dissect.experiment.callbacks import Recorder, Selection
+from dissect.experiment.held import Masks
 from dissect.experiment.machine import device_name, peak_device_memory_mb, peak_memory_mb
 from dissect.experiment.pruning import pruning_curve
 from dissect.experiment.spec import SCHEMA
@@ -45,6 +47,7 @@ class Outcome:
         What the phase before selected; empty in the first.
     """
 
+    held: Masks
     loop: Loop
     recorder: Recorder
     selection: Selection | None
@@ -142,6 +145,7 @@ class Outcome:
             "dataset": self._dataset(),
             "protocol": protocol,
             "sparsify": self._sparsify(),
+            "held": self._held(),
             "epoch": chosen["epoch"],
             "steps": loop.step,
             "valid": None if optimistic else chosen["valid"],
@@ -184,6 +188,13 @@ class Outcome:
         spec = self.run.spec
         names = ("prior", "noise", "rule", "threshold", "kl_scale", "shadows")
         return {"parts": list(self.instrument.modules), **{name: getattr(spec, name) for name in names}}
+
+    def _held(self) -> Result | None:
+        """Weights held at zero: of how many, which are not."""
+        if not self.held:
+            return None
+        kept, total = (sum(int(f(mask)) for mask in self.held.values()) for f in (torch.sum, torch.numel))
+        return {"delete": self.run.spec.delete, "mask": self.run.spec.mask, "kept": kept, "total": total}
 
     def _density(self) -> Result:
         if self.instrument is None:

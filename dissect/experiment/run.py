@@ -14,6 +14,7 @@ from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.callbacks import Recorder, Selection
 from dissect.experiment.checkpoint import Checkpoint
+from dissect.experiment.held import Masks, deleted, digest, holding, read_masks, write_masks
 from dissect.experiment.instrument import check_parts, instrument_of
 from dissect.experiment.machine import deterministic, environment, pick_device
 from dissect.experiment.outcome import Outcome
@@ -43,13 +44,23 @@ class Run:
         Continue the run in this folder instead.
     quiet : bool
         No progress bars.
+    masks : mapping of str to Tensor, optional
+        Weights to hold at zero; `spec.mask` is their digest.
     """
 
     def __init__(
-        self, spec: Spec, out: Path | str = "runs", folder: Path | str | None = None, quiet: bool = False
+        self,
+        spec: Spec,
+        out: Path | str = "runs",
+        folder: Path | str | None = None,
+        quiet: bool = False,
+        masks: Masks | None = None,
     ) -> None:
-        self.spec = spec
+        self.spec, self.masks = spec, masks or {}
         check_parts(spec)
+        if self.masks:
+            with holding(build(spec.recipe, items=1, dim=spec.dim), self.masks):  # refuses masks of another model
+                pass
         self.device = pick_device(spec.device)
         self.world = World.join(self.device.type)
         with self.world.main_first():  # it may have to download or parse; the others find its copy
@@ -81,7 +92,10 @@ class Run:
         spec = Spec.from_json(json.dumps(there.read_json(record.SPEC)), str(there / record.SPEC))
         if data_dir:
             spec = spec.replace(data_dir=data_dir)
-        run = cls(spec, folder=folder, quiet=quiet)
+        masks = read_masks(there / record.MASKS) if spec.mask else None
+        if masks is not None and digest(masks) != spec.mask:
+            raise DissectError(f"{there / record.MASKS} is not what the run was started with; start a new run")
+        run = cls(spec, folder=folder, quiet=quiet, masks=masks)
         recorded = there.read_json(record.ENVIRONMENT).get("data_sha256")
         if recorded != run.data.sha256:
             raise DissectError(
@@ -114,6 +128,8 @@ class Run:
             # The spec last: a folder that has one can be resumed.
             env = environment(self.data.sha256, self.device, self.world.size)
             folder.write_json(record.ENVIRONMENT, {**env, "init_weights": str(init.resolve()) if init else None})
+            if folder.writes and self.masks:
+                write_masks(self.masks, folder / record.MASKS)
             if folder.writes:
                 record.write_atomically(folder / record.SPEC, spec.to_json() + "\n")
         if state is None or state["phase"] == "select":
@@ -203,5 +219,8 @@ class Run:
             state.clear()  # or the run holds a second table to its end
         elif phase == "select":
             self.folder.cut_logs({})
-        loop.run()
+        held = {**(deleted(model, spec.delete) if spec.delete else {}), **self.masks}
+        outcome.held = held
+        with holding(model, held):
+            loop.run()
         return outcome

@@ -1,4 +1,4 @@
-"""What `dissect models` and `dissect data` print."""
+"""What `dissect models`, `dissect data` and `dissect run --dry-run` print."""
 
 from __future__ import annotations
 
@@ -75,3 +75,33 @@ def show_stats(name: str, data_dir: Path | None, as_json: bool) -> None:
     for key, value in found.items():
         text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if isinstance(value, float) else value
         print(f"{key.replace('_', ' '):{width}}  {text}")
+
+
+def show_plan(model: str, options: dict[str, Any]) -> None:
+    """Print what a run would wrap: calls, shapes and dead weights of every part, and how long it would train."""
+    import math
+
+    import torch
+
+    from dissect.data import load
+    from dissect.experiment.instrument import check_parts
+    from dissect.experiment.spec import Spec
+    from dissect.experiment.splits import make_splits
+    from dissect.sparsity import dry_run
+
+    spec = Spec.create(model, **options)
+    check_parts(spec)
+    data = load(spec.dataset, data_dir=spec.data_dir or None)
+    splits = make_splits(data, spec, torch.device("cpu"))
+    net = build(spec.recipe, data.items, spec.dim, spec.sigma, data.longest)
+    longest = splits.train.batch(splits.train.host_lengths.argmax().reshape(1))
+    print(f"one forward pass of a session of {int(longest.lengths[0])} clicks:")
+    which = spec.which if spec.sparse else "all"
+    print(dry_run(net, net.parts(), which, lambda: net(longest)))
+    if not spec.sparse:
+        print("--sparsify none: nothing would be wrapped")
+    per_epoch = math.ceil(len(splits.train) / spec.batch_size)
+    print(
+        f"{len(splits.train):,} training examples, {per_epoch:,} steps an epoch, "
+        f"{spec.steps or spec.epochs * per_epoch:,} steps; run id {spec.run_id(data.sha256)}"
+    )

@@ -27,7 +27,7 @@ _FROM_RECIPE = (
 )  # fmt: skip
 _OUTSIDE_ID = ("data_dir", *HOW)
 #: Fields that came after the first records: no part of the id while they have the value that says as before.
-_SINCE = {"shadows": 0}
+_SINCE = {"shadows": 0, "delete": "", "mask": ""}
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ class Spec:
         which form of the loss over items (``tiled``, or ``plain`` to check it by).
     init : str
         Id of the run whose weights this one starts from; empty for none.
+    delete, mask : str
+        Parts whose weights are held at zero, joined by commas; digest of the masks that are held (see
+        `dissect.experiment.held`). Empty for none.
     """
 
     model: str = "srgnn"
@@ -104,6 +107,8 @@ class Spec:
     deterministic: bool = False
     loss: str = "tiled"
     init: str = ""
+    delete: str = ""
+    mask: str = ""
 
     def __post_init__(self) -> None:
         recipe = recipe_of(
@@ -144,6 +149,8 @@ class Spec:
         start, end = self.warmup
         if not 0 <= start <= end <= 1:
             raise DissectError(f"--warmup is {start} {end}; it takes two shares with 0 <= START <= END <= 1")
+        if self.mask and self.sparse:
+            raise DissectError("--mask holds weights at zero, which noise would undo; use it with --sparsify none")
         if self.refit and self.protocol == "paper-code":
             raise DissectError(
                 "--refit can't go with --protocol paper-code, which selects on the test set and leaves no validation "

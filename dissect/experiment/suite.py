@@ -140,8 +140,8 @@ def _one_table(path: Path, entries: Iterable[Entry]) -> None:
 def _entries(merged: Mapping[str, Any], first: int) -> Iterator[Entry]:
     if "model" not in merged:
         raise DissectError("it has no model")
-    # A run's weights can't be named before it is run: no init.
-    known = {f.name for f in fields(Spec)} - {"options", "device", "data_dir", "init"}
+    # A run's weights can't be named before it is run: no init and no mask.
+    known = {f.name for f in fields(Spec)} - {"options", "device", "data_dir", "init", "mask"}
     known |= {name for readout in READOUTS for name in options_of(readout)}
     for key in merged:
         choose("key", key, sorted(known | set(_OWN)))

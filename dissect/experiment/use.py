@@ -1,4 +1,4 @@
-"""Using a finished run: prune it by a rule, or ask it for recommendations."""
+"""Using a finished run: its model, its instrument, its recommendations."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ import torch
 from dissect.batch import Batch
 from dissect.errors import DissectError
 from dissect.experiment import record
-from dissect.experiment.machine import pick_device
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
-from dissect.experiment.splits import make_splits
-from dissect.experiment.weights import load_weights, write_weights
+from dissect.experiment.weights import load_weights
 from dissect.models import SessionModel, build
-from dissect.sparsity import wrap
-from dissect.sparsity.density import get_rule
-from dissect.training.evaluate import metrics, rank_examples
+from dissect.sparsity import Instrument, wrap
 
 
-def _finished(run: Path) -> tuple[RunFolder, Spec, dict[str, Any]]:
+def finished(run: Path) -> tuple[RunFolder, Spec, dict[str, Any]]:
+    """Folder, spec and result of a finished run; a DissectError where it is not there or not finished."""
     folder = RunFolder(run)
     if not folder.path.is_dir():
         raise DissectError(f"no run folder at {run}")
@@ -32,7 +29,7 @@ def _finished(run: Path) -> tuple[RunFolder, Spec, dict[str, Any]]:
     return folder, spec, folder.result
 
 
-def _weights(folder: RunFolder, pruned: bool = False) -> Path:
+def weights_file(folder: RunFolder, pruned: bool = False) -> Path:
     """The file of a run's weights; a DissectError where it is not there."""
     path = folder / (record.PRUNED_WEIGHTS if pruned else record.WEIGHTS)
     if not path.is_file():
@@ -55,11 +52,11 @@ def load_model(run: Path | str, pruned: bool = False) -> SessionModel:
     DissectError
         If the run is not finished or its weights are not there.
     """
-    folder, spec, result = _finished(Path(run))
+    folder, spec, result = finished(Path(run))
     if pruned and result["pruned"] is None:
         raise DissectError(f"{run} has no pruned weights: nothing was wrapped (--sparsify none)")
     model = build(spec.recipe, result["dataset"]["items"], spec.dim, spec.sigma, result["dataset"].get("longest"))
-    load_weights(model, _weights(folder, pruned))
+    load_weights(model, weights_file(folder, pruned))
     return model.eval()
 
 
@@ -78,7 +75,7 @@ def recommend_items(run: Path, items: list[int], top: int = 20, pruned: bool = F
         For an id that the data set does not have, and where there are no weights.
     """
     model = load_model(run, pruned)  # first: without weights nothing else is worth saying
-    folder, spec, result = _finished(run)
+    folder, spec, result = finished(run)
     first, count = result["dataset"].get("first_id"), result["dataset"]["items"]
     if first is None:
         raise DissectError(
@@ -101,75 +98,21 @@ def recommend_items(run: Path, items: list[int], top: int = 20, pruned: bool = F
     }
 
 
-def pruned_name(spec: Spec, rule: str, threshold: float) -> str:
-    """File name of a run's weights pruned by `rule`: the record's own name is for the run's own rule alone."""
-    if (rule, threshold) == (spec.rule, spec.threshold):
-        return record.PRUNED_WEIGHTS
-    name = Path(record.PRUNED_WEIGHTS)
-    return f"{name.stem}-{rule}-{repr(float(threshold)).removesuffix('.0')}{name.suffix}"
-
-
-def prune_run(
-    run: Path,
-    rule: str | None,
-    threshold: float | None,
-    out: Path | None,
-    as_json: bool,
-    data_dir: Path | None = None,
-) -> dict[str, Any]:
-    """Prune a finished run by its own rule or another, write the dense weights, test them and print both.
-
-    Parameters
-    ----------
-    run : path
-    rule, threshold
-        What is kept; the run's own where left out.
-    out : path, optional
-        File for the weights; by default one in `run` that no other rule or threshold writes.
-    as_json : bool
-        Whether to print the summary as a last line of JSON.
-    data_dir : path, optional
-        Where data sets lie; outranks the spec's.
+def wrapped_model(run: Path) -> Instrument:
+    """The instrument of a finished run with wrapped parts, on its trained model, on the CPU.
 
     Raises
     ------
     DissectError
-        If the run is not finished, has nothing to prune or no weights, or its data set is not there or has changed.
+        If the run is not finished, nothing was wrapped, or its weights are not there.
     """
-    folder, spec, result = _finished(run)
+    folder, spec, result = finished(run)
     if not spec.sparse:
         raise DissectError(f"{run} has nothing to prune: it was run with --sparsify none")
-    rule = rule or spec.rule
-    threshold = get_rule(rule, spec.threshold if threshold is None and rule == spec.rule else threshold)[1]
-    weights = _weights(folder)
-    from dissect.data import load
-
-    data = load(spec.dataset, data_dir=data_dir or spec.data_dir or None)
-    if data.sha256 != result["dataset"]["sha256"]:
-        raise DissectError(f"data set {spec.dataset!r} has changed since {run} was made")
-    device = pick_device("auto")
-    model = build(spec.recipe, data.items, spec.dim, spec.sigma, data.longest)
-    splits = make_splits(data, spec, device, refit=spec.refit)
+    model = build(spec.recipe, result["dataset"]["items"], spec.dim, spec.sigma, result["dataset"].get("longest"))
     instrument = wrap(
-        model, model.parts(), spec.which, examples=len(splits.train), steps=1, noise=spec.noise, prior=spec.prior
-    )
-    load_weights(model, weights)
-    rows = instrument.density(rule, threshold)
-    dense = instrument.export(rule, threshold).to(device)
-    target = out or folder / pruned_name(spec, rule, threshold)
-    write_weights(dense, target)
-    test = metrics(rank_examples(dense, splits.test, ties=spec.ties, seen=splits.seen))
-    kept, total = instrument.prune_counts(rule, threshold)
-    summary = {
-        "run": str(run), "rule": rule, "threshold": threshold, "kept": kept, "total": total,
-        "density": [r for r in rows if r["tensor"] is None], "test": test, "weights": str(target),
-    }  # fmt: skip
-    for row in summary["density"]:
-        print(f"{row['part']:<15} {row['kept']:>9,} / {row['total']:>9,} kept")
-    print(f"{'all parts':<15} {kept:>9,} / {total:>9,} kept by {rule} at {threshold:g}")
-    print(f"test HR@20 {test['hr@20']:.2f}, MRR@20 {test['mrr@20']:.2f} on {len(splits.test):,} examples")
-    print("zeros in dense matrices save no time by themselves")
-    print(f"weights: {target}")
-    if as_json:
-        print(json.dumps(summary))
-    return summary
+        model, model.parts(), spec.which, examples=result["dataset"]["train_examples"], steps=1, noise=spec.noise,
+        prior=spec.prior, rule=spec.rule, threshold=spec.threshold,
+    )  # fmt: skip
+    load_weights(model, weights_file(folder))
+    return instrument

@@ -121,7 +121,7 @@ def hold_masks(model: nn.Module, masks: Masks) -> MaskHold:
     return MaskHold(model, masks)
 
 
-def swap_masks(masks_by_part: Mapping[str, Masks], first: str, second: str) -> dict[str, Tensor]:
+def swap_masks(masks_by_part: Mapping[str, Masks], first: str, second: str, common: bool = False) -> dict[str, Tensor]:
     """Masks of all parts by name, with those of two parts exchanged.
 
     Matrices are paired by shape: the n-th of a shape in one part goes with the n-th of that shape in the other. Kept
@@ -133,6 +133,8 @@ def swap_masks(masks_by_part: Mapping[str, Masks], first: str, second: str) -> d
         Part -> parameter name -> mask.
     first, second : str
         The two parts.
+    common : bool
+        Whether matrices without a partner keep their masks; else they are an error.
 
     Raises
     ------
@@ -148,11 +150,13 @@ def swap_masks(masks_by_part: Mapping[str, Masks], first: str, second: str) -> d
             if name in swapped:
                 raise DissectError(f"parameter {name!r} of part {part!r} is named twice")
             swapped[name] = mask
-    # Sorting is stable, so that among equal shapes the order stays.
-    ours, theirs = (sorted(masks_by_part[part].items(), key=lambda item: item[1].shape) for part in (first, second))
-    shapes = [", ".join(shape_of(mask) for _, mask in side) or "none" for side in (ours, theirs)]
-    if shapes[0] != shapes[1]:
+    ours, theirs = masks_by_part[first], masks_by_part[second]
+    shapes = [", ".join(sorted(shape_of(mask) for mask in side.values())) or "none" for side in (ours, theirs)]
+    if not common and shapes[0] != shapes[1]:
         raise DissectError(f"masks can't be swapped: part {first!r} has shapes {shapes[0]}, {second!r} {shapes[1]}")
-    for (name, mask), (other, other_mask) in zip(ours, theirs, strict=True):
-        swapped[name], swapped[other] = other_mask, mask
+    left = dict(theirs)
+    for name, mask in ours.items():
+        other = next((n for n, m in left.items() if m.shape == mask.shape), None)
+        if other is not None:
+            swapped[name], swapped[other] = left.pop(other), mask
     return swapped

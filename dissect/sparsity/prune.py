@@ -39,9 +39,9 @@ def pruned_copy(model: nn.Module, rule: str = "log-alpha", threshold: float | No
     for _, theta, s in list(named_variational(twin)):
         mask = keep_mask(theta, s, rule, threshold)
         if id(theta) not in outside:
-            theta.mul_(mask)
+            theta.masked_fill_(~mask, 0)  # no negative zeros
             continue
-        pruned = nn.Parameter(theta * mask, requires_grad=theta.requires_grad)
+        pruned = nn.Parameter(theta.masked_fill(~mask, 0), requires_grad=theta.requires_grad)
         for module in wrapped:
             for name, other, _ in list(module.pairs()):
                 if other is theta:

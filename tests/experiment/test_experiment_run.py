@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 from dissect.errors import DissectError
 from dissect.experiment import checkpoint, record
 from dissect.experiment.checkpoint import Interrupted
+from dissect.experiment.prune import prune_run
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
-from dissect.experiment.use import load_model, prune_run, recommend_items
+from dissect.experiment.use import load_model, recommend_items
 from dissect.report.runs import read_run
 from dissect.training.train import Loop
 

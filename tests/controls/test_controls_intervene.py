@@ -1,0 +1,217 @@
+"""Interventions on a trained run, and masks that are held while another is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dissect.batch import Batch, shuffled_graph
+from dissect.cli import main
+from dissect.controls.intervene import FILE, intervene_run
+from dissect.controls.trained_masks import prune_by_training
+from dissect.errors import DissectError
+from dissect.experiment import record
+from dissect.experiment.held import all_dropped, digest, matrices, read_masks, write_masks
+from dissect.experiment.main import start_run
+from dissect.experiment.prune import prune_run
+from dissect.experiment.run import Run
+from dissect.experiment.spec import Spec
+from dissect.experiment.use import load_model
+from dissect.models import build
+
+SMALL: dict[str, Any] = {"dataset": "toy", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 1e-2, "device": "cpu"}
+
+
+def ran(data: Path, out: Path, **options: Any) -> Path:
+    found = start_run("srgnn", {**SMALL, "data_dir": str(data), **options}, out=out, init=None, force=False, quiet=True)
+    return out / found["run_id"]
+
+
+@pytest.fixture(scope="module")
+def sparse(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # So that weights are dropped within a few steps.
+    return ran(toy_data, tmp_path_factory.mktemp("runs"), lr_sigma=0.3, kl_scale=3.0, warmup=(0.0, 0.1))
+
+
+def test_the_table_of_a_run(sparse: Path, capsys: pytest.CaptureFixture[str]):
+    found = intervene_run(sparse, quiet=True, as_json=True)
+    out = capsys.readouterr().out
+    assert json.loads(out.splitlines()[-1]) == found == json.loads((sparse / FILE).read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    assert {name.split(":")[0] for name in rows} >= {"intact", "pruned", "propagation", "attention", "shuffled edges"}
+    result = json.loads((sparse / record.RESULT).read_text())
+    assert rows["intact"]["hr@20"] == pytest.approx(result["test"]["hr@20"], abs=1e-3)
+    assert rows["pruned"]["mrr@20"] == pytest.approx(result["pruned"]["test"]["mrr@20"], abs=1e-3)
+    assert rows["pruned"]["kept"] == result["pruned"]["kept"]
+    assert rows["propagation: zero"]["total"] == 2 * 64
+    # Against a model that is set to zero by hand.
+    model = load_model(sparse)
+    with torch.no_grad():
+        for name in ("readout.w3.weight",):
+            model.get_parameter(name).zero_()
+    lost = rows["transformation: zero"]["difference"]["hr@20"]
+    assert lost[1] <= lost[0] <= lost[2]
+    assert rows["transformation: zero"]["hr@20"] == pytest.approx(rows["intact"]["hr@20"] + lost[0], abs=1e-9)
+    assert "combination: identity" not in rows  # no square matrix
+    assert "propagation: identity" in rows
+
+
+def test_trainings_are_run_folders_and_done_once(
+    sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    found = intervene_run(sparse, "all", out=tmp_path, quiet=True)
+    rows = {row["name"]: row for row in found["rows"]}
+    folders = [path.parent for path in tmp_path.glob("*/result.json")]
+    names = [name for name in rows if name.startswith("retrained")]
+    assert len(folders) == len(names) == 1 + 4 + 2 + 1 + 1
+    held = {folder: json.loads((folder / record.RESULT).read_text())["held"] for folder in folders}
+    for folder, what in held.items():
+        model = load_model(folder)
+        if what and what["delete"]:
+            assert all(not model.get_parameter(name).any() for name in matrices(model, what["delete"]))
+            assert what["kept"] == 0
+        elif what:
+            masks = read_masks(folder / record.MASKS)
+            assert digest(masks) == what["mask"]
+            for name, mask in masks.items():
+                assert not model.get_parameter(name)[~mask].any()
+            assert sum(int(m.sum()) for m in masks.values()) == what["kept"]
+    assert sum(what is None for what in held.values()) == 1
+    monkeypatch.setattr("dissect.training.train.Loop.run", lambda self: pytest.fail("trained again"))
+    assert intervene_run(sparse, "all", out=tmp_path, quiet=True) == found
+    capsys.readouterr()
+
+
+def test_a_masked_run_is_resumed_with_its_masks(toy_data: Path, tmp_path: Path):
+    model = build("srgnn", 30, 8)
+    masks = all_dropped(model, "attention")
+    spec = Spec.create("srgnn", **SMALL, data_dir=str(toy_data), sparsify="none", mask=digest(masks))
+    run = Run(spec, out=tmp_path, quiet=True, masks=masks)
+    result = run.execute()
+    assert Run.resume(run.folder.path, quiet=True).execute() == result
+    write_masks(all_dropped(model, "propagation"), run.folder / record.MASKS)
+    with pytest.raises(DissectError, match="is not what the run was started with"):
+        Run.resume(run.folder.path, quiet=True)
+
+
+def test_a_deleted_part_is_part_of_the_id_and_an_unused_field_is_not():
+    plain = Spec.create("srgnn")
+    assert plain.run_id("0" * 64) == "srgnn-demo-46de418a"
+    others = [plain.replace(sparsify="none", delete="gnn"), plain.replace(shadows=2), plain.replace(sparsify="none")]
+    assert len({spec.run_id("0" * 64) for spec in (plain, *others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "srgnn", "--delete", "edges", "--sparsify", "none"], "unknown part 'edges'; parts: propagation"),
+        (["run", "srgnn", "--delete", "gnn"], "--delete gnn: combination, propagation would be wrapped too"),
+        (["run", "meanpool", "--delete", "gnn", "--sparsify", "none"], "no parameters to delete"),
+        (["run", "srgnn", "--mask", "no.safetensors", "--sparsify", "none"], "no masks at no.safetensors"),
+        (["intervene", "nowhere"], "no run folder at nowhere"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_masks_of_another_model_are_refused_before_anything_is_written(toy_data: Path, tmp_path: Path):
+    masks = all_dropped(build("srgnn", 30, 4), "attention")
+    options = {**SMALL, "data_dir": str(toy_data), "sparsify": "none"}
+    with pytest.raises(DissectError, match=r"the mask of 'readout.w1.weight' is .* \(4, 4\); .* \(8, 8\) is needed"):
+        start_run("srgnn", options, out=tmp_path, init=None, force=False, quiet=True, mask=masks)
+    with pytest.raises(DissectError, match="which noise would undo; use it with --sparsify none"):
+        start_run("srgnn", {**options, "sparsify": "all"}, out=tmp_path, init=None, force=False, quiet=True, mask=masks)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_trainings_and_runs_without_masks(sparse: Path, toy_data: Path, tmp_path: Path):
+    with pytest.raises(DissectError, match="unknown training 'prune'; choose from all, delete, mask, random, swap"):
+        intervene_run(sparse, "prune")
+    dense = ran(toy_data, tmp_path, sparsify="none", epochs=1)
+    with pytest.raises(DissectError, match="--retrain swap needs a run with wrapped parts"):
+        intervene_run(dense, "delete,swap")
+
+
+def test_shuffled_graphs_have_the_same_nodes_and_other_edges():
+    batch = Batch.from_lists([[5, 2, 5, 9, 1], [3], [4, 4, 6]])
+    graph, own = shuffled_graph(batch, torch.Generator().manual_seed(0)), batch.session_graph
+    assert torch.equal(graph.nodes, own.nodes)
+    assert torch.equal(graph.nodes[graph.alias], batch.items)
+    assert torch.equal(graph.session, own.session)
+    assert torch.equal(own.session[graph.source], own.session[graph.target])
+    orders = set()
+    for seed in range(40):
+        graph = shuffled_graph(batch, torch.Generator().manual_seed(seed))
+        inside = graph.session[graph.source] == 0
+        orders.add(tuple(sorted(zip(graph.source[inside].tolist(), graph.target[inside].tolist(), strict=True))))
+    assert len(orders) > 10
+    assert np.mean([len(order) for order in orders]) <= 4
+
+
+@pytest.mark.parametrize("method", ["magnitude", "magnitude-global", "random", "snr", "log-alpha"])
+def test_comparators_keep_as_many_and_can_be_held(
+    sparse: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    own = prune_run(sparse, out=tmp_path / "own.safetensors")
+    found = prune_run(sparse, method=method, out=tmp_path / "w.safetensors", masks=tmp_path / "m.safetensors")
+    assert found["kept"] == own["kept"] < own["total"]
+    if method != "magnitude-global":
+        assert [row["kept"] for row in found["density"]] == [row["kept"] for row in own["density"]]
+    masks = read_masks(tmp_path / "m.safetensors")
+    assert sum(int(m.sum()) for m in masks.values()) == own["kept"]
+    if method == "log-alpha":
+        assert found["test"] == own["test"]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("method", ["imp", "l0"])
+def test_trained_comparators_keep_as_many(
+    sparse: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    masks = tmp_path / "m.safetensors"
+    found = prune_by_training(sparse, method, rounds=2, out=tmp_path, masks=masks, quiet=True)
+    result = json.loads((sparse / record.RESULT).read_text())
+    assert found["kept"] == result["pruned"]["kept"]
+    held = read_masks(masks)
+    kept = {part: sum(int(held[n].sum()) for n in matrices(load_model(sparse), part)) for part in result["density"]}
+    assert kept == {part: row["kept"] for part, row in result["density"].items()}
+    if method == "imp":  # the early run, two rounds, and the ticket
+        results = [json.loads(path.read_text()) for path in tmp_path.glob("*/result.json")]
+        assert sorted(r["steps"] for r in results)[0] == found["rewound_to_step"]
+        assert len(results) == 4
+    capsys.readouterr()
+
+
+def test_shrinking_is_measured_and_said(sparse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    found = prune_run(sparse, "magnitude", 1e9, tmp_path / "none.safetensors", shrunk=True)
+    assert found["shrink"]["matrices"] == 8
+    assert found["shrink"]["parameters"][0] > found["shrink"]["parameters"][1]
+    found = prune_run(sparse, "magnitude", -1.0, tmp_path / "all.safetensors", shrunk=True)
+    assert found["shrink"]["sentence"].startswith("no gain: 0 of 8 matrices have an empty row or column")
+    assert "no gain" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    main(["run", "srgnn", "--dataset", "intent", "--dim", "8", "--dry-run", "--sparsify", "gnn"], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert "encoder.edge_in" in out
+    assert "24x16 = 384" in out
+    assert "readout.w1" not in out
+    assert not list(tmp_path.iterdir())
