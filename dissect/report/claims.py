@@ -1,0 +1,235 @@
+"""The claim table: sayings of a paper beside what committed runs say, by rules that were written down before.
+
+`analyses/claims.toml` holds the claims and the rules in words; this module is the rules as code.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomllib
+
+from dissect.errors import DissectError
+from dissect.report.compare import compare
+from dissect.report.groups import finished
+from dissect.report.runs import Run
+
+HOLDS, FAILS, DEPENDS, NOT_RUN = "holds", "fails", "depends", "not run"
+METRICS = ("hr@20", "mrr@20")
+#: Fewer seeds make a verdict provisional.
+SEEDS = 3
+LENGTHS = ("1", "2", "3", "4", "5", "6-9", "10-19", "20+")
+
+Found = Mapping[str, Sequence[Run]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One saying. `options` are those of its kind: pairs, part, than, pair, limit, rows, negated."""
+
+    id: str
+    section: str
+    text: str
+    suite: str
+    kind: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out.
+
+    Attributes
+    ----------
+    word : str
+        holds, fails, depends or not run.
+    details : tuple of str
+        One line for each thing that was judged, with its numbers.
+    seeds : int
+        The fewest seeds behind one of them; 0 where nothing was run.
+    missing : tuple of str
+        What has not been run.
+    """
+
+    word: str
+    details: tuple[str, ...]
+    seeds: int
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.word == NOT_RUN:
+            return NOT_RUN
+        seeds = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
+        return f"{self.word} ({'provisional, ' if self.seeds < SEEDS else ''}{seeds})"
+
+
+def load_claims(path: Path | str) -> tuple[str, list[Claim]]:
+    """The rules in words, and the claims.
+
+    Raises
+    ------
+    DissectError
+        For a file that can't be read, and a claim without a field or of an unknown kind.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise DissectError(f"can't read {path}: {error}") from None
+    claims = []
+    for number, given in enumerate(data.get("claims", []), 1):
+        rest = dict(given)
+        try:
+            own = {name: str(rest.pop(name)) for name in ("id", "section", "text", "suite", "kind")}
+        except KeyError as error:
+            raise DissectError(f"{path}, claim {number}: it has no {error.args[0]}") from None
+        if own["kind"] not in _KINDS:
+            kinds = ", ".join(_KINDS)
+            raise DissectError(f"{path}, claim {own['id']}: unknown kind {own['kind']!r}; choose from {kinds}")
+        claims.append(Claim(**own, options=rest))
+    return str(data.get("rule", "")).strip(), claims
+
+
+def judge(claim: Claim, found: Found) -> Verdict:
+    """The verdict on a claim from its suite's runs, label -> runs.
+
+    Raises
+    ------
+    DissectError
+        For a row that the suite does not have.
+    """
+    parts, missing = _KINDS[claim.kind](found, claim.options)
+    if not parts:
+        return Verdict(NOT_RUN, (), 0, tuple(missing))
+    held = [holds for holds, _, _ in parts]
+    if all(h is True for h in held):
+        word = HOLDS
+    elif all(h is False for h in held):
+        word = FAILS
+    else:
+        word = DEPENDS
+    if claim.options.get("negated") and word != DEPENDS:
+        word = FAILS if word == HOLDS else HOLDS
+    return Verdict(word, tuple(text for _, text, _ in parts), min(n for _, _, n in parts), tuple(missing))
+
+
+#: Whether a part of a claim holds (None: in one metric of two), what was seen, and seeds.
+Part = tuple[bool | None, str, int]
+Judged = tuple[list[Part], list[str]]
+
+
+def _rows(found: Found, labels: Sequence[str]) -> list[str]:
+    for label in labels:
+        if label not in found:
+            raise DissectError(f"no row {label!r} in the suite; rows: {'; '.join(found)}")
+    return [label for label in labels if not found[label]]
+
+
+def _better(found: Found, options: Mapping[str, Any]) -> Judged:
+    parts: list[Part] = []
+    missing: list[str] = []
+    for a, b in options["pairs"]:
+        if absent := _rows(found, (a, b)):
+            missing += absent
+            continue
+        seeds = sorted({r.spec["seed"] for r in found[a]} & {r.spec["seed"] for r in found[b]})
+        there = {label: [r.path for r in found[label] if r.spec["seed"] in seeds] for label in (b, a)}
+        if not seeds:
+            missing.append(f"{a} and {b} with one seed")
+            continue
+        line = next(line for line in compare(there, b, METRICS).lines if line.label == a)
+        assert line.difference is not None
+        above = [float(low) > 0 for low in line.difference.low]
+        held = True if all(above) else None if any(above) else False
+        numbers = ", ".join(
+            f"{metric.upper()} {d:+.2f} ({low:+.2f} to {high:+.2f})"
+            for metric, d, low, high in zip(METRICS, *line.difference, strict=True)
+        )
+        parts.append((held, f"{a} minus {b}: {numbers}", len(seeds)))
+    return parts, list(dict.fromkeys(missing))
+
+
+def _faster(found: Found, options: Mapping[str, Any]) -> Judged:
+    parts: list[Part] = []
+    missing: list[str] = []
+    for a, b in options["pairs"]:
+        if absent := _rows(found, (a, b)):
+            missing += absent
+            continue
+        mine, theirs = ([finished(r)["seconds_per_epoch"] for r in found[label]] for label in (a, b))
+        text = f"{a} {np.median(mine):.0f} s, {b} {np.median(theirs):.0f} s an epoch (medians)"
+        held = True if max(mine) < min(theirs) else False if min(mine) > max(theirs) else None
+        parts.append((held, text, min(len(mine), len(theirs))))
+    return parts, missing
+
+
+def _densities(found: Found, part: str) -> dict[str, list[tuple[Run, dict[str, Any]]]]:
+    """Label -> runs with that part wrapped, and what their results say of it."""
+    out = {}
+    for label, runs in found.items():
+        there = [(r, d) for r in runs if (d := finished(r)["density"].get(part)) and d["total"]]
+        if there:
+            out[label] = there
+    return out
+
+
+def _density_below(found: Found, options: Mapping[str, Any]) -> Judged:
+    parts: list[Part] = []
+    for label, rows in _densities(found, options["part"]).items():
+        low = [d["settled"] and d["density"] <= options["limit"] for _, d in rows]
+        held = True if all(low) else None if any(low) else False
+        shown = ", ".join(f"{_counts(d)}{'' if d['settled'] else ' (not settled)'}" for _, d in rows)
+        parts.append((held, f"{label}: {options['part']} {shown}", len(rows)))
+    return parts, [label for label, runs in found.items() if not runs]
+
+
+def _density_above(found: Found, options: Mapping[str, Any]) -> Judged:
+    """One part's density against another's in one run, or in two of one seed whose labels differ in the given words."""
+    parts: list[Part] = []
+    above, below = (_densities(found, options[name]) for name in ("part", "than"))
+    one, other = options.get("pair", ("", ""))
+    for label, rows in above.items():
+        partner = label if label in below else label.replace(other, one) if other else label
+        theirs = {r.spec["seed"]: d for r, d in below.get(partner, [])}
+        pairs = [(d, theirs[r.spec["seed"]]) for r, d in rows if r.spec["seed"] in theirs]
+        if not pairs:
+            continue
+        more = [a["density"] > b["density"] for a, b in pairs]
+        held = True if all(more) else None if any(more) else False
+        shown = ", ".join(f"{_counts(a)} against {_counts(b)}" for a, b in pairs)
+        parts.append((held, f"{label}: {options['part']} {shown}", len(pairs)))
+    return parts, [label for label, runs in found.items() if not runs]
+
+
+def _counts(density: Mapping[str, Any]) -> str:
+    text = f"{density['kept']:,} / {density['total']:,} = {density['density']:.3f}"
+    null = density.get("shadow_total")
+    return text + (f" (shadows {density['shadow_kept'] / null:.3f})" if null else "")
+
+
+def _falls(found: Found, options: Mapping[str, Any]) -> Judged:
+    parts: list[Part] = []
+    missing = _rows(found, options["rows"])
+    for label in options["rows"]:
+        results = [finished(r)["by_length"] for r in found[label]]
+        if not results:
+            continue
+        groups = [length for length in LENGTHS if all(length in r for r in results)]
+        means = [float(np.mean([r[length]["hr@20"] for r in results])) for length in groups]
+        shown = ", ".join(f"{length}: {mean:.1f}" for length, mean in zip(groups, means, strict=True))
+        held = all(b < a for a, b in itertools.pairwise(means))
+        parts.append((held, f"{label}: {shown}", len(results)))
+    return parts, missing
+
+
+_KINDS: dict[str, Callable[[Found, Mapping[str, Any]], Judged]] = {
+    "better": _better,
+    "faster": _faster,
+    "density below": _density_below,
+    "density above": _density_above,
+    "falls with length": _falls,
+}
