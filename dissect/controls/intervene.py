@@ -48,7 +48,7 @@ from dissect.training.evaluate import rank_examples
 
 FILE = "interventions.json"
 METRICS = ("hr@20", "mrr@20")
-RETRAINED = ("delete", "mask", "random", "swap")
+RETRAINED: tuple[str, ...] = ("delete", "mask", "random", "swap")
 #: Added to the seed for a new initialisation.
 NEW_SEED = 1000
 

@@ -1,0 +1,31 @@
+"""The README's whole programs run, and come to what it prints beside them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+PROGRAMS = [
+    (code, text) for code, text in re.findall(r"```python\n(import torch\n.*?)```\n\n```text\n(.*?)```", README, re.S)
+]
+
+
+def kept(text: str) -> dict[str, tuple[int, int]]:
+    return {name: (int(k), int(n)) for name, k, n in re.findall(r"^(\S+) None (\d+) of (\d+)$", text, re.M)}
+
+
+@pytest.mark.parametrize(("code", "printed"), PROGRAMS, ids=["mlp", "transformer"])
+def test_a_program_comes_to_what_is_printed(code: str, printed: str, capsys: pytest.CaptureFixture[str]):
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    out = capsys.readouterr().out
+    assert kept(out).keys() == kept(printed).keys() != set()
+    for part, (count, total) in kept(printed).items():
+        found, size = kept(out)[part]
+        assert size == total
+        assert abs(found - count) <= 0.1 * total  # another version of torch draws other numbers
+    errors = [float(e) for e in re.findall(r"squared error ([\d.]+)", out)]
+    assert len(errors) == 2
+    assert max(errors) < 0.4
