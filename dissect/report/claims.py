@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomllib
+import sys
 
 from dissect.errors import DissectError
 from dissect.report.compare import compare
 from dissect.report.groups import finished
 from dissect.report.runs import Run
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 HOLDS, FAILS, DEPENDS, NOT_RUN = "holds", "fails", "depends", "not run"
 METRICS = ("hr@20", "mrr@20")
