@@ -30,8 +30,8 @@ class SessionGraph:
         Distinct directed edges between consecutive clicks, as node numbers.
     in_weight, out_weight : Tensor, (E,) float32
         ``1 / in-degree(target)`` and ``1 / out-degree(source)``.
-    session : Tensor, (M,) int64
-        Session of each node.
+    session : Tensor, (M,) int64, optional
+        Session of each node; None in a static batch.
     """
 
     nodes: Tensor
@@ -40,7 +40,7 @@ class SessionGraph:
     target: Tensor
     in_weight: Tensor
     out_weight: Tensor
-    session: Tensor
+    session: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,15 @@ class Batch:
     def session_of(self, count: int) -> Tensor | None:
         """Session of each of `count` rows, (count,) int64, as an encoder or a readout has them; None for other numbers.
 
-        Sessions, clicks and nodes of the session graph are told apart by how many there are. Where two numbers are
-        equal, so are the sessions of their rows (not in a static batch, where nodes are filled up).
+        Sessions, clicks and nodes of the session graph are told apart by how many there are. Where two of these numbers
+        are equal, so are the sessions of their rows; other rows must not be as many (give them an axis of sessions).
         """
         if count == len(self):
             return torch.arange(count, device=self.items.device)
         if count == self.items.numel():
             return self.rows
         nodes = self.session_graph.session
-        return nodes if count == nodes.numel() else None
+        return nodes if nodes is not None and count == nodes.numel() else None
 
     @cached_property
     def session_graph(self) -> SessionGraph:
@@ -164,7 +164,6 @@ def _static_graph(rows: Tensor, items: Tensor, span: int) -> SessionGraph:
     place = torch.cat([keys.new_zeros(1), (keys.diff() != 0).long()]).cumsum(0)  # node of each sorted click
     alias = torch.empty_like(place).scatter_(0, order, place)
     nodes = torch.zeros_like(place).scatter_(0, place, keys % span)
-    session = rows[-1].repeat(count).scatter_(0, place, rows[order])
     joined = rows[1:] == rows[:-1]
     edges = torch.sort(torch.where(joined, alias[:-1] * count + alias[1:], count * count)).values
     first = torch.cat([edges.new_ones(1), (edges.diff() != 0).long()])[: edges.numel()]
@@ -173,8 +172,7 @@ def _static_graph(rows: Tensor, items: Tensor, span: int) -> SessionGraph:
     target = edges % count
     in_degree = weight.new_zeros(count).index_add_(0, target, weight).clamp_min_(1)
     out_degree = weight.new_zeros(count).index_add_(0, source, weight).clamp_min_(1)
-    weights = weight / in_degree[target], weight / out_degree[source]
-    return SessionGraph(nodes, alias, source, target, *weights, session)
+    return SessionGraph(nodes, alias, source, target, weight / in_degree[target], weight / out_degree[source])
 
 
 class PackedExamples:

@@ -239,6 +239,10 @@ def run(
         options["options"] = options.pop("more")
         options["data_dir"] = str(data_dir) if data_dir else None
         if dry_run:
+            other = sorted({"init", "as_json", "force", "mask"} & set(given))
+            if other:
+                names = ", ".join("--" + name.removeprefix("as_") for name in other)
+                raise DissectError(f"--dry-run only shows what would be wrapped; leave out {names}")
             from dissect.experiment.show import show_plan
 
             show_plan(model, options)
@@ -340,7 +344,7 @@ def prune(
 ) -> None:  # fmt: skip
     """Prune RUN to a plain dense model, by its own rule or another, and test it."""
     trained = {"l0": ("rounds",), "imp": ("lam",)}
-    other = ("rule", "threshold", "shrunk", *trained[method]) if method in trained else ("rounds", "lam", "quiet")
+    other = ("rule", "threshold", "shrunk", *trained[method]) if method in trained else ("rounds", "lam")
     if idle := sorted(set(_given(context)) & set(other)):
         names = ", ".join({"lam": "--l0-lambda", "shrunk": "--shrink"}.get(name, "--" + name) for name in idle)
         raise DissectError(f"prune --method {method or '(the rule)'} has no use for {names}")
@@ -432,9 +436,11 @@ def intervene(run: Path, retrain: str, **options: Any) -> None:
 @click.argument("what", default="worlds")
 @click.option("--noise", default="weight", show_default=True, help="local, row or weight.  [worlds]")
 @click.option("--kl-scale", type=float, default=1.0, show_default=True, help="Factor on the KL.  [worlds]")
-@click.option("--steps", type=int, help="Optimiser steps of each model [default: 2000].  [worlds]")
+@click.option("--steps", type=int, help="Optimiser steps of each dense model [default: 2000].  [worlds]")
+@click.option("--sparse-steps", type=int, help="Of each wrapped model [default: 5000].  [worlds]")
 @click.option("--world", "worlds", multiple=True, help="This world alone; may be given again.  [worlds]")
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core].  [worlds]")
+@click.option("--force", is_flag=True, help="Start over.  [worlds]")
 @click.option("--recipe", default="published", show_default=True, help="published: 200 epochs; fast: 60.  [lenet]")
 @click.option("--seed", "seeds", type=int, multiple=True, help="May be given again  [default: 0].")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie (else DISSECT_DATA, cache).")
@@ -447,13 +453,17 @@ def validate(context: click.Context, what: str, seeds: tuple[int, ...], **option
 
     WHAT is `worlds` (the default; a few minutes) or `lenet`. The exit status is 1 where an answer is not the known one.
     """
-    own = {"worlds": ("noise", "kl_scale", "steps", "worlds", "workers"), "lenet": ("recipe", "data_dir")}
+    own = {
+        "worlds": ("noise", "kl_scale", "steps", "sparse_steps", "worlds", "workers", "force"),
+        "lenet": ("recipe", "data_dir"),
+    }
     if what not in own:
         raise DissectError(f"unknown control {what!r}; choose from {', '.join(own)}")
     other = [name for names in own.values() for name in names if name not in own[what]]
     idle = sorted(set(_given(context)) & set(other))
     if idle:
-        names = ", ".join("--" + name.rstrip("s").replace("_", "-") for name in idle)
+        flags = {"worlds": "--world"}
+        names = ", ".join(flags.get(name, "--" + name.replace("_", "-")) for name in idle)
         raise DissectError(f"validate {what} has no use for {names}")
     for name in other:
         options.pop(name)

@@ -1,6 +1,7 @@
 """The claim table: what the paper says in Sections 3.3 and 5.2-5.6, and whether it came out here.
 
-Claims and the rules of judgement are in ``analyses/claims.toml``, written before the runs that decide.
+Claim under test: every one of them. Claims and the rules of judgement are in ``analyses/claims.toml``, written before
+the runs that decide.
 
 Command: ``make figures`` (or ``python figures/claims.py``), from the records of the suites named there::
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from published import write
+from published import VARIANTS, write
 from style import HERE, run, suite_runs
 
 from dissect.report.axis import describe
@@ -27,16 +28,17 @@ def main() -> list[Path]:
     rows: list[list[str]] = []
     notes: dict[str, dict[str, None]] = {}  # what runs are of -> suites
     for claim in claims:
-        _, found = suite_runs(claim.suite)
-        verdict = judge(claim, found)
-        seen = "; ".join(verdict.details)
-        if verdict.missing and verdict.details:
-            seen += f". Not run: {', '.join(verdict.missing)}"
-        rows.append([claim.section, claim.text, str(verdict), claim.suite, seen])
-        there = [r for runs in found.values() for r in runs]
-        notes.setdefault(describe(there) if there else "not run.", {})[claim.suite] = None
+        verdicts, seen = [], []
+        for variant, name in VARIANTS.items():
+            _, found = suite_runs(claim.suite, variant)
+            verdict = judge(claim, found)
+            verdicts.append(str(verdict))
+            if verdict.details:
+                seen.append(f"{name}: {'; '.join(verdict.details)}")
+                notes.setdefault(describe([r for runs in found.values() for r in runs]), {})[claim.suite] = None
+        rows.append([claim.section, claim.text, *verdicts, claim.suite, ". ".join(seen)])
     title = "What the paper says, and what came out"
-    columns = ["section", "claim", "verdict", "suite", "seen"]
+    columns = ["section", "claim", *VARIANTS.values(), "suite", "seen"]
     lines = [f"{', '.join(suites)}: {text}" for text, suites in notes.items()]
     return write(Table(title, columns, rows, [*lines, " ".join(rule.split())], left=len(columns)), "claims")
 

@@ -10,7 +10,7 @@ by::
     dissect validate --noise weight
     dissect validate --noise local
 
-Expected: the answers just said. And on intent attention's density is near zero, though deleting it costs 19 points of
+Expected: the answers just said. And on intent attention's density is near zero, though deleting it costs a fifth of
 HR@1: a density near zero is no proof that a part is idle.
 """
 
@@ -29,13 +29,13 @@ from dissect.report.plot import save_figure
 
 def main() -> list[Path]:
     """One figure for each noise that was validated."""
-    records = sorted((RECORDS / "controls").glob("validate-*/result.json"))
-    if not records:
-        return not_run("known_worlds", ["dissect validate"], "dissect validate")
+    results = [json.loads(path.read_text()) for path in sorted((RECORDS / "controls").glob("validate-*/result.json"))]
     paths = []
-    for record in records:
-        result = json.loads(record.read_text())
-        paths += _draw(result, f"known_worlds_{result['setting']['noise']}")
+    for noise in ("weight", "local"):
+        found = [r for r in results if r["setting"]["noise"] == noise]
+        first = min(found, key=lambda r: r["setting"]["seed"], default=None)
+        name, command = f"known_worlds_{noise}", f"dissect validate --noise {noise}"
+        paths += not_run(name, [command], command) if first is None else _draw(first, name)
     return paths
 
 
@@ -51,7 +51,7 @@ def _draw(result: dict[str, Any], name: str) -> list[Path]:
             for y, row in enumerate(rows):
                 colour, _, marker = of_part(row["part"], y)
                 d = row["density"]
-                density, null = d["kept"] / d["total"], d["shadow_kept"] / d["shadow_total"]
+                density, null = d["kept"] / d["total"], d["null"]
                 top.plot([null, density], [y, y], color=colour, linewidth=1.2)
                 top.plot(density, y, marker, color=colour, markersize=7, label="density" if not y else None)
                 top.plot(null, y, "|", color=INK, markersize=13, markeredgewidth=1.6)
@@ -69,10 +69,10 @@ def _draw(result: dict[str, Any], name: str) -> list[Path]:
             bottom.set_xlabel("HR@1, %", fontsize=8.5)
         text = (
             f"SR-GNN, d {setting['dim']}, {setting['noise']} noise, KL x{setting['kl_scale']:g}, log alpha < 3, "
-            f"{setting['steps']:,} steps on {round(setting['sessions'] * 0.8):,} examples, seed {setting['seed']}. "
-            f"Above: kept / total, the tick is the keep-rate of noise inputs.\nBelow, of "
-            f"{round(setting['sessions'] * 0.2):,} test examples: line: intact; filled: the part deleted and the model "
-            "trained again; open: its weights set to zero."
+            f"{setting['sparse_steps']:,} steps (dense {setting['steps']:,}) on "
+            f"{round(setting['sessions'] * 0.8):,} examples, seed {setting['seed']}. Above: kept / total; the tick is "
+            f"the keep-rate of noise inputs.\nBelow, of {round(setting['sessions'] * 0.2):,} test examples: line: "
+            "intact; filled: the part deleted and the model trained again; open: its weights set to zero."
         )
         figure.text(0.01, 0.015, text, fontsize=7.5, color=MUTED, va="bottom")
         figure.tight_layout(rect=(0, 0.08, 1, 1))

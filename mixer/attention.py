@@ -91,8 +91,8 @@ class AttentionMaps(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
         """Queries (B, L, d) and packed keys (T, d) -> maps (T, L, H), which sum to 1 over a session's clicks."""
-        clicks, heads, (count, levels, dim) = keys.shape[0], self.heads, queries.shape
-        q = self.w_q(queries.reshape(count * levels, dim)).view(count, levels, dim) * self.scale
+        clicks, heads, levels = keys.shape[0], self.heads, queries.shape[1]
+        q = self.w_q(queries) * self.scale
         k = self.w_k(keys)
         # Products of a click with its own session's queries, summed over each head's slice: L x n logits a session, and
         # none of another's. Level by level, since (T, d) stays in a CPU's cache where (T, L, d) does not.

@@ -110,10 +110,11 @@ class OfficialReadout(nn.Module):
         place = place.clamp_max(slots - 1)
         queries = self.intents(hidden, lengths, rows)  # (B, L, d)
         queries = queries / (queries.norm(dim=1, keepdim=True) + 1e-12)
-        q = self.w_q(queries.flatten(0, 1)).view(count * heads, self.levels, dim // heads)
+        q = self.w_q(queries).view(count * heads, self.levels, dim // heads)
         # A slot of padding has the key of a zero state: the bias.
-        k = self.w_k(hidden.new_zeros(1, dim)).expand(count * slots, dim)
-        k = k.index_copy(0, rows * slots + place, self.w_k(hidden)).view(count * heads, slots, dim // heads)
+        keys = self.w_k(hidden)
+        k = self.w_k.bias.to(keys.dtype).expand(count * slots, dim)
+        k = k.index_copy(0, rows * slots + place, keys).view(count * heads, slots, dim // heads)
         maps = torch.softmax(2 * torch.sigmoid(q @ k.transpose(1, 2)), 2).view(count * heads, self.levels, slots)
         mixed = lp_mixture(maps, self.p).view(count, heads, slots)  # pools a pseudo-head's levels
         return mixed.transpose(1, 2)[rows, place]

@@ -42,7 +42,7 @@ THIRD_PARTY = {
     "dissect.batch": {"torch"},
     "dissect.sparsity": {"torch"},
     "dissect.data": {"numpy", "pooch", "rich"},
-    "dissect.report": {"numpy", "matplotlib", "rich", "scipy"},
+    "dissect.report": {"numpy", "matplotlib", "rich", "scipy", "tomli"},
     "dissect.cli": {"click"},
 }
 FILES = sorted([*ROOT.glob("mixer/**/*.py"), *ROOT.glob("dissect/**/*.py")])

@@ -4,15 +4,16 @@ A density says how many weights of a part the instrument keeps. Whether the part
 these answer it. On the trained weights:
 
 zero
-    The part's weights are set to zero; its linear maps give their biases.
+    The part's weights and biases are set to zero; its maps give zero.
 identity
-    Its square matrices are set to the identity: messages pass, untransformed.
+    Its square matrices are set to the identity; where that is all of them its biases are set to zero too, and what
+    comes in passes untransformed.
 shuffled edges
     The session graphs are those of the same clicks in random order.
 
-And with a new training each, dense, of the run's own setting (`retrain`): the intact model; each part deleted, its
-weights held at zero from the start; the run's mask held, from the same and from a new initialisation; masks of as many
-weights chosen at random; and the masks of two parts exchanged, matrix by matrix of one shape.
+And with a new training each, dense, of the run's own setting and budget (`retrain`): the intact model; each part
+deleted, its weights and biases held at zero from the start; the run's mask held, from the same and from new first
+weights; masks of as many weights chosen at random; and the masks of two parts exchanged, matrix by matrix of one shape.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from dissect.batch import Batch, PackedExamples, shuffled_graph
 from dissect.data import load
 from dissect.errors import DissectError
 from dissect.experiment import record
-from dissect.experiment.held import all_dropped, holding, matrices
+from dissect.experiment.held import all_dropped, biases, holding, matrices
 from dissect.experiment.main import start_run
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
@@ -46,10 +47,9 @@ from dissect.sparsity import select_masks, swap_masks
 from dissect.sparsity.density import keep_mask
 from dissect.training.evaluate import rank_examples
 
-FILE = "interventions.json"
 METRICS = ("hr@20", "mrr@20")
 RETRAINED: tuple[str, ...] = ("delete", "mask", "random", "swap")
-#: Added to the seed for a new initialisation.
+#: Added to the seed for new first weights; data and order stay.
 NEW_SEED = 1000
 
 Row = dict[str, Any]
@@ -71,18 +71,21 @@ class ShuffledEdges(PackedExamples):
 
 @contextmanager
 def identity(model: SessionModel, part: str) -> Iterator[int]:
-    """Inside, the square matrices of a part are the identity; yields how many there are."""
-    square = [p for name in matrices(model, part) if (p := model.get_parameter(name)).dim() == 2]
-    square = [p for p in square if p.shape[0] == p.shape[1]]
-    before = [p.detach().clone() for p in square]
+    """Inside, the square matrices of a part are the identity and their biases zero; yields how many there are."""
+    weights = [model.get_parameter(name) for name in matrices(model, part)]
+    square = [p for p in weights if p.dim() == 2 and p.shape[0] == p.shape[1]]
+    others = [model.get_parameter(name) for name in biases(model, part)] if len(square) == len(weights) else []
+    before = [p.detach().clone() for p in (*square, *others)]
     try:
         with torch.no_grad():
             for p in square:
                 p.copy_(torch.eye(len(p)))
+            for p in others:
+                p.zero_()
         yield len(square)
     finally:
         with torch.no_grad():
-            for p, value in zip(square, before, strict=True):
+            for p, value in zip((*square, *others), before, strict=True):
                 p.copy_(value)
 
 
@@ -171,13 +174,14 @@ def intervene_run(
             add(f"{part}: zero", "intact", rank(), 0, size)
         with identity(model, part) as count:
             if count:
-                add(f"{part}: identity", "intact", rank())
+                of = len(matrices(model, part))
+                add(f"{part}: identity" + (f" ({count} of {of} matrices)" if count < of else ""), "intact", rank())
     if "session_graph" in model.views:
         add("shuffled edges", "intact", rank(ShuffledEdges(splits.test, spec.seed)))
     if wanted:
         _retrain(run, spec, model, wanted, add, out or folder.path.parent, data_dir, quiet)
     summary = {"run": result["run_id"], "examples": len(sessions), "sessions": len(np.unique(sessions)), "rows": rows}
-    record.write_atomically(folder / FILE, json.dumps(summary, indent=1) + "\n")
+    record.write_atomically(folder / record.INTERVENTIONS, json.dumps(summary, indent=1) + "\n")
     _print(summary, folder.path)
     if as_json:
         print(json.dumps(summary))
@@ -189,6 +193,8 @@ def _wanted(retrain: str, spec: Spec) -> list[str]:
     for name in names:
         if name not in RETRAINED:
             raise DissectError(f"unknown training {name!r}; choose from all, {', '.join(RETRAINED)}")
+    if names and (spec.delete or spec.mask):
+        raise DissectError("--retrain needs a run of the whole model: this one has parts deleted or masked")
     if not spec.sparse:
         if retrain == "all":
             return ["delete"]
@@ -208,15 +214,18 @@ def _retrain(
     quiet: bool,
 ) -> None:
     """Train the dense models that are wanted and add their rows."""
-    base = {"sparsify": "none", "data_dir": str(data_dir) if data_dir else spec.data_dir, "init": ""}
-    plain = spec.replace(**base)
+    plain = spec.replace(sparsify="none", data_dir=str(data_dir) if data_dir else spec.data_dir, init="")
+    start = RunFolder(run).read_json(record.ENVIRONMENT).get("init_weights") if spec.init else None
 
     def train(name: str, against: str, kept: Any = None, total: Any = None, masks: Any = None, **changes: Any) -> None:
         if not quiet:
             sys.stderr.write(f"training: {name}\n")
         options = {k: v for k, v in vars(plain.replace(**changes)).items() if k not in ("model", "mask")}
         with redirect_stdout(StringIO()):  # its table is for a run by itself
-            found = start_run(spec.model, options, out=out, init=None, force=False, quiet=quiet, mask=masks)
+            first = Path(start).parent if start and plain.replace(**changes).init_seed is None else None
+            found = start_run(
+                spec.model, options, out=out, init=first, force=False, quiet=quiet, mask=masks, resume=True
+            )
         with np.load(out / found["run_id"] / record.RANKS) as arrays:
             add(name, against, arrays["rank"], kept, total)
 
@@ -235,9 +244,9 @@ def _retrain(
         by_part.setdefault(part, {})[name] = own[name]
     kept, total = sum(int(m.sum()) for m in own.values()), sum(m.numel() for m in own.values())
     if "mask" in wanted:
-        train("retrained: the run's mask, same initialisation", intact, kept, total, own)
-        new = {"seed": spec.seed + NEW_SEED}
-        train("retrained: the run's mask, new initialisation", intact, kept, total, own, **new)
+        train("retrained: the run's mask, same first weights", intact, kept, total, own)
+        new = {"init_seed": spec.seed + NEW_SEED}
+        train("retrained: the run's mask, new first weights", intact, kept, total, own, **new)
     if "random" in wanted:
         keep = {part: sum(int(m.sum()) for m in masks.values()) for part, masks in by_part.items()}
         generator = torch.Generator().manual_seed(spec.seed)
@@ -274,4 +283,4 @@ def _print(summary: dict[str, Any], folder: Path) -> None:
             cells.append("" if found is None else f"{found[0]:+.2f} ({found[1]:+.2f}, {found[2]:+.2f})")
         table.add_row(*cells)
     console.print(table)
-    console.print(f"written: {RunFolder(folder) / FILE}", soft_wrap=True)
+    console.print(f"written: {RunFolder(folder) / record.INTERVENTIONS}", soft_wrap=True)

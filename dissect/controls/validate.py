@@ -13,12 +13,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from dissect import __version__
 from dissect.controls.worlds import EXPECTED, LOSS, MARGIN, Setting, judge, run_task, tasks
+from dissect.data.worlds import make
 from dissect.errors import DissectError
 from dissect.experiment import record
+from dissect.experiment.machine import environment
 from dissect.sparsity.noise import check_noise
 
-TASKS = "tasks.jsonl"
 SCHEMA = 1
 
 
@@ -27,22 +31,26 @@ def validate_worlds(
     *,
     out: Path | str = "runs",
     workers: int | None = None,
+    force: bool = False,
     quiet: bool = False,
     as_json: bool = False,
     **setting: Any,
 ) -> dict[str, Any]:
     """Run the instrument on worlds with known answers and print what it found beside what is true.
 
-    Tasks that are done stay done: the same command goes on where it was stopped.
+    Tasks that are done stay done, as long as the version and the worlds' data are the same: the command goes on where
+    it was stopped, and says how much was done before.
 
     Parameters
     ----------
     worlds : collection of str
         Some of `EXPECTED`; all where it is empty.
     out : path
-        The folder ``validate-NOISE-xxxxxxxx`` goes into this directory.
+        The folder ``validate-NOISE-xxxxxxxx`` goes into this directory; the digest covers setting, worlds and version.
     workers : int, optional
         Processes, of one thread each; by default as many as there are cores.
+    force : bool
+        Start over.
     quiet : bool
         No progress.
     as_json : bool
@@ -65,12 +73,23 @@ def validate_worlds(
         if world not in EXPECTED:
             raise DissectError(f"unknown world {world!r}; choose from {', '.join(EXPECTED)}")
     names = tuple(world for world in EXPECTED if world in worlds or not worlds)
-    digest = hashlib.sha256(json.dumps([SCHEMA, asdict(chosen)], sort_keys=True).encode()).hexdigest()[:8]
-    folder = Path(out) / f"validate-{chosen.noise}-{digest}"
+    data = {name: make(name, chosen.seed, chosen.sessions).sha256 for name in names}
+    text = json.dumps([SCHEMA, __version__, data, asdict(chosen)], sort_keys=True)
+    folder = Path(out) / f"validate-{chosen.noise}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
-    done = _done(folder / TASKS)
+    path = folder / record.TASKS
+    if force:
+        path.unlink(missing_ok=True)
+    done = _done(path)
     left = [task for task in tasks(names) if task not in done]
-    _run(left, chosen, folder / TASKS, done, workers or os.cpu_count() or 1, quiet)
+    if done:
+        total = len(tasks(names))
+        sys.stderr.write(f"{total - len(left)} of {total} trainings lie in {folder} already; --force starts over\n")
+    if left:
+        sha = hashlib.sha256(json.dumps(data).encode()).hexdigest()
+        env = environment(sha, torch.device("cpu"))
+        record.write_atomically(folder / record.ENVIRONMENT, json.dumps(env, indent=1) + "\n")
+    _run(left, chosen, path, done, workers or os.cpu_count() or 1, quiet)
     rows = judge([done[task] for task in tasks(names)])
     result = {
         "schema": SCHEMA, "control": "worlds", "setting": asdict(chosen), "margin": MARGIN, "loss": LOSS, "rows": rows,
@@ -87,7 +106,15 @@ def validate_worlds(
 def _setting(given: dict[str, Any]) -> Setting:
     chosen = replace(Setting(), **given)
     check_noise(chosen.noise)
-    for name, least in (("steps", 1), ("dim", 1), ("shadows", 1), ("sessions", 100), ("seed", 0), ("kl_scale", 0)):
+    for name, least in (
+        ("steps", 1),
+        ("sparse_steps", 1),
+        ("dim", 1),
+        ("shadows", 1),
+        ("sessions", 100),
+        ("seed", 0),
+        ("kl_scale", 0),
+    ):
         if getattr(chosen, name) < least:
             raise DissectError(f"--{name.replace('_', '-')} is {getattr(chosen, name)}; it must be >= {least}")
     return chosen
@@ -106,8 +133,6 @@ def _done(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _alone() -> None:
-    import torch
-
     torch.set_num_threads(1)
 
 
@@ -134,7 +159,10 @@ def _run(
         with Bar(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
             shown = bar.add_task("training the worlds' models", total=len(left))
             waiting = {pool.submit(run_task, world, what, setting) for world, what in left}
+            torn = path.exists() and path.stat().st_size > 0 and not path.read_text().endswith("\n")
             with path.open("a") as file:
+                if torn:  # by a crash in the middle of a line
+                    file.write("\n")
                 for _ in left:
                     ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     future = ready.pop()
@@ -159,13 +187,14 @@ def _print(result: dict[str, Any], folder: Path) -> None:
     from rich.table import Table
 
     setting = result["setting"]
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 170)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 190)
     table = Table(
-        title=f"SR-GNN, d {setting['dim']}, {setting['steps']:,} steps, {setting['noise']} noise, "
-        f"KL x{setting['kl_scale']:g}, seed {setting['seed']}; HR@1 in percent of "
+        title=f"SR-GNN, d {setting['dim']}, {setting['noise']} noise, KL x{setting['kl_scale']:g}, seed "
+        f"{setting['seed']}, {setting['steps']:,} steps (wrapped {setting['sparse_steps']:,}); HR@1 in percent of "
         f"{round(setting['sessions'] * 0.2):,} test examples",
-        caption=f"more: the interval of density minus shadows' keep-rate lies above {MARGIN:g}; needed: deleting the "
-        f"part and training again loses half of HR@1; helps: more than {LOSS:g} points; idle: less",
+        caption=f"more, slightly more: the interval of density minus shadows' keep-rate lies above {MARGIN:g}, above "
+        f"0; needed: deleting the part and training again loses half of HR@1; helps: more than {LOSS:g} points; idle: "
+        "less",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -186,20 +215,15 @@ def _print(result: dict[str, Any], folder: Path) -> None:
             f"  {row['part']}",
             f"{d['kept']:,} / {d['total']:,}",
             f"{d['kept'] / d['total']:.3f}",
-            f"{d['shadow_kept'] / d['shadow_total']:.3f}",
-            f"{d['excess']:+.3f} ({d['low']:+.3f}, {d['high']:+.3f})",
+            f"{d['null']:.3f}",
+            f"{d['excess']:+.3f} ({d['low']:.3f}, {d['high']:.3f})",
             *(f"{row[name]:.1f}" for name in ("intact", "zeroed", "deleted")),
             f"{row['loss']:.1f} ({row['low']:.1f}, {row['high']:.1f})",
-            _words(row["expected"]["verdict"], row["expected"]["keeps_more"]),
-            _words((row["verdict"],), row["keeps_more"]),
+            "; ".join(" or ".join(words) for words in row["expected"].values() if words),
+            f"{row['verdict']}; {row['keeps']}{'' if d['settled'] else ' (not settled)'}",
             "" if row["right"] else "WRONG",
         )
     console.print(table)
     wrong = sum(not row["right"] for row in result["rows"])
     console.print("every answer is as expected" if not wrong else f"{wrong} answers are not as expected")
     console.print(f"record: {folder}", soft_wrap=True)
-
-
-def _words(verdict: Collection[str] | None, keeps_more: bool | None) -> str:
-    more = {True: "more", False: "no more", None: ""}[keeps_more]
-    return ", ".join(filter(None, (" or ".join(verdict or ()), more)))

@@ -97,7 +97,7 @@ def load_mnist(data_dir: str | Path | None = None, download: bool = True, progre
     DissectError
         If the files are not found or cannot be downloaded, or one is faulty.
     """
-    folder = _locate(data_dir, download, progress)
+    folder = locate(data_dir, download, progress)
     paths = [folder / remote.name for remote in SOURCE.files]
     contents = [_unzip(path) for path in paths]
     train_images, test_images = (_images(paths[i], contents[i]) for i in (0, 2))
@@ -109,7 +109,7 @@ def load_mnist(data_dir: str | Path | None = None, download: bool = True, progre
     return Mnist(train_images, train_labels, test_images, test_labels, digest.hexdigest())
 
 
-def _locate(data_dir: str | Path | None, download: bool, progress: bool) -> Path:
+def locate(data_dir: str | Path | None = None, download: bool = True, progress: bool = True) -> Path:
     """The folder that holds the four files, downloaded where there is none."""
     roots, names = _roots(data_dir), [remote.name for remote in SOURCE.files]
     for root in roots:

@@ -68,6 +68,11 @@ def load(
     if name == DEMO:
         return demo()
     if name in WORLDS:
+        taken = next((root / name for root in _roots(data_dir) if _recognise(root, name)), None)
+        if taken is not None:
+            raise DissectError(
+                f"{name} is the name of a world that is made on the spot; give the folder {taken} another"
+            )
         return make(name)
     layout = _locate(name, data_dir, download, progress)
     sha256 = layout.sha256()
@@ -90,6 +95,10 @@ def fetch(name: str, data_dir: str | Path | None = None, progress: bool = True) 
         As `load`; also for what is made on the spot and has no files, and for a file with another content than
         expected.
     """
+    if name == "mnist":  # no sessions: for `dissect validate lenet`
+        from dissect.data.mnist import locate
+
+        return locate(data_dir, progress=progress)
     if name in GENERATED:
         raise DissectError(f"{name} is made on the spot and has no files to fetch")
     folder = _locate(name, data_dir, download=True, progress=progress).train.parent

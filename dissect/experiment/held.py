@@ -29,9 +29,24 @@ def matrices(model: SessionModel, part: str) -> list[str]:
     return names
 
 
+def biases(model: SessionModel, part: str) -> list[str]:
+    """Full names of the biases of a part's modules."""
+    return [
+        f"{module}.{name}"
+        for module in model.parts().get(part, ())
+        for name, parameter in model.get_submodule(module).named_parameters()
+        if parameter.dim() == 1
+    ]
+
+
 def all_dropped(model: SessionModel, part: str) -> dict[str, Tensor]:
-    """Masks under which a part keeps nothing: its linear maps give their biases, whatever comes in."""
-    return {name: torch.zeros_like(model.get_parameter(name), dtype=torch.bool) for name in matrices(model, part)}
+    """Masks under which a part keeps nothing: its maps give zero, whatever comes in.
+
+    Biases go too. One that stays tells a graph's node whether it has edges: the sum of the messages along no edge is
+    zero, that along any is the bias.
+    """
+    names = [*matrices(model, part), *biases(model, part)]
+    return {name: torch.zeros_like(model.get_parameter(name), dtype=torch.bool) for name in names}
 
 
 def deleted(model: SessionModel, parts: str) -> dict[str, Tensor]:

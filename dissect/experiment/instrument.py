@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+import torch
+
+from dissect.data import Dataset
 from dissect.errors import DissectError
 from dissect.experiment.held import deleted
 from dissect.experiment.spec import Spec
@@ -30,6 +33,20 @@ def check_parts(spec: Spec) -> None:
         raise DissectError(
             f"--sparsify {spec.sparsify}: these parts of {spec.model!r} have no weights; use --sparsify none"
         )
+
+
+def check_rows(spec: Spec, splits: Splits, data: Dataset) -> None:
+    """Raise a DissectError, before anything is written, where a layer's rows can't be told to belong to sessions."""
+    if not spec.sparse or not (spec.shadows or spec.noise == "row"):
+        return
+    with torch.random.fork_rng(devices=[]):
+        model = build(spec.recipe, data.items, spec.dim, spec.sigma, data.longest)
+        instrument = wrap(model, model.parts(), spec.which, examples=1, steps=1, noise=spec.noise, shadows=spec.shadows)
+        lengths = splits.train.host_lengths
+        few = torch.stack([lengths.argmax(), lengths.argmin(), torch.tensor(len(lengths) // 2)])
+        batch = splits.train.batch(few)
+        with instrument.drawing(batch):
+            model(batch)
 
 
 def instrument_of(model: SessionModel, spec: Spec, plan: Plan, splits: Splits) -> Instrument:

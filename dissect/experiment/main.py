@@ -25,10 +25,12 @@ def start_run(
     force: bool,
     quiet: bool,
     mask: Path | Masks | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Run `model` with the given options, unless a finished run of the same id is in `out`.
 
-    `mask` names a file of masks, or is the masks: weights that are held at zero.
+    `mask` names a file of masks, or is the masks: weights that are held at zero. With `resume` a run that was begun is
+    gone on with; without, it is an error.
     """
     if init is not None:
         source = RunFolder(init).read_json(record.RESULT)
@@ -39,11 +41,11 @@ def start_run(
     run = Run(Spec.create(model, **options), out=out, quiet=quiet, masks=masks)
     with run.world.main_first():
         if run.world.main:
-            _clear(run, force)
+            _clear(run, force, resume)
     return _finish(run, None if init is None else init / record.WEIGHTS)
 
 
-def _clear(run: Run, force: bool) -> None:
+def _clear(run: Run, force: bool, resume: bool) -> None:
     """Make way for a run, or say what is in its folder already."""
     path = run.folder.path
     finished, begun = run.folder.result is not None, (run.folder / record.STATE).exists()
@@ -56,7 +58,7 @@ def _clear(run: Run, force: bool) -> None:
         ]
         how = f" with {', '.join(differ)}" if differ else ""
         print(f"{path} holds this run, finished{how}; --force runs it again", file=sys.stderr)
-    elif begun:
+    elif begun and not resume:
         raise DissectError(
             f"{path} holds this run, unfinished: dissect run --resume {path} goes on, --force starts over"
         )

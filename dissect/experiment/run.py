@@ -15,7 +15,7 @@ from dissect.experiment import record
 from dissect.experiment.callbacks import Recorder, Selection
 from dissect.experiment.checkpoint import Checkpoint
 from dissect.experiment.held import Masks, deleted, digest, holding, read_masks, write_masks
-from dissect.experiment.instrument import check_parts, instrument_of
+from dissect.experiment.instrument import check_parts, check_rows, instrument_of
 from dissect.experiment.machine import deterministic, environment, pick_device
 from dissect.experiment.outcome import Outcome
 from dissect.experiment.record import RunFolder
@@ -72,7 +72,8 @@ class Run:
             )
         if spec.options.get("intents") == "subsets" and self.device.type == "cuda":
             raise DissectError(f"{spec.model} has no fixed shapes to capture; run it with --device cpu")
-        make_splits(self.data, spec, torch.device("cpu"))  # refuses what can't be split, before anything is written
+        splits = make_splits(self.data, spec, torch.device("cpu"))  # refuses what can't be split, before any write
+        check_rows(spec, splits, self.data)
         self.id = spec.run_id(self.data.sha256)
         self.folder = RunFolder(folder or Path(out) / self.id, writes=self.world.main)
         self.quiet = quiet or not self.world.main
@@ -160,9 +161,11 @@ class Run:
     def _train(
         self, phase: str, spec: Spec, state: dict[str, Any] | None, init: Path | None, extra: dict[str, Any]
     ) -> Outcome:
-        torch.manual_seed(spec.seed)
+        torch.manual_seed(spec.seed if spec.init_seed is None else spec.init_seed)
         splits = make_splits(self.data, spec, self.device, refit=phase == "refit")
         model = build(spec.recipe, self.data.items, spec.dim, spec.sigma, self.data.longest).to(self.device)
+        if spec.init_seed is not None:
+            torch.manual_seed(spec.seed)
         if init is not None:
             load_weights(model, init)
         per_epoch = math.ceil(len(splits.train) / spec.batch_size)
@@ -219,7 +222,9 @@ class Run:
             state.clear()  # or the run holds a second table to its end
         elif phase == "select":
             self.folder.cut_logs({})
-        held = {**(deleted(model, spec.delete) if spec.delete else {}), **self.masks}
+        held = dict(self.masks)
+        for name, mask in (deleted(model, spec.delete) if spec.delete else {}).items():
+            held[name] = mask & held[name].to(mask.device) if name in held else mask
         outcome.held = held
         with holding(model, held):
             loop.run()

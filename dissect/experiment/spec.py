@@ -27,7 +27,7 @@ _FROM_RECIPE = (
 )  # fmt: skip
 _OUTSIDE_ID = ("data_dir", *HOW)
 #: Fields that came after the first records: no part of the id while they have the value that says as before.
-_SINCE = {"shadows": 0, "delete": "", "mask": ""}
+_SINCE = {"shadows": 0, "delete": "", "mask": "", "init_seed": None}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Spec:
     delete, mask : str
         Parts whose weights are held at zero, joined by commas; digest of the masks that are held (see
         `dissect.experiment.held`). Empty for none.
+    init_seed : int, optional
+        Seed of the first weights alone; `seed` where it is left out.
     """
 
     model: str = "srgnn"
@@ -109,6 +111,7 @@ class Spec:
     init: str = ""
     delete: str = ""
     mask: str = ""
+    init_seed: int | None = None
 
     def __post_init__(self) -> None:
         recipe = recipe_of(

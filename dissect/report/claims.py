@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sys
 
 from dissect.errors import DissectError
 from dissect.report.compare import compare
@@ -24,8 +24,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
-HOLDS, FAILS, DEPENDS, NOT_RUN = "holds", "fails", "depends", "not run"
+HOLDS, FAILS, DEPENDS, UNDECIDED, NOT_RUN = "holds", "fails", "depends", "undecided", "not run"
 METRICS = ("hr@20", "mrr@20")
+#: Points of percent within which two models are as good as each other, and densities within which two parts are.
+MARGIN, DENSITY = 0.25, 0.05
 #: Fewer seeds make a verdict provisional.
 SEEDS = 3
 LENGTHS = ("1", "2", "3", "4", "5", "6-9", "10-19", "20+")
@@ -35,7 +37,7 @@ Found = Mapping[str, Sequence[Run]]
 
 @dataclass(frozen=True)
 class Claim:
-    """One saying. `options` are those of its kind: pairs, part, than, pair, limit, rows, negated."""
+    """One saying. `options` are those of its kind; see `_OPTIONS`."""
 
     id: str
     section: str
@@ -52,7 +54,7 @@ class Verdict:
     Attributes
     ----------
     word : str
-        holds, fails, depends or not run.
+        holds, fails, depends, undecided or not run.
     details : tuple of str
         One line for each thing that was judged, with its numbers.
     seeds : int
@@ -70,7 +72,8 @@ class Verdict:
         if self.word == NOT_RUN:
             return NOT_RUN
         seeds = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
-        return f"{self.word} ({'provisional, ' if self.seeds < SEEDS else ''}{seeds})"
+        doubts = ["incomplete"] * bool(self.missing) + ["provisional"] * (self.seeds < SEEDS)
+        return f"{self.word} ({', '.join([*doubts, seeds])})"
 
 
 def load_claims(path: Path | str) -> tuple[str, list[Claim]]:
@@ -95,6 +98,10 @@ def load_claims(path: Path | str) -> tuple[str, list[Claim]]:
         if own["kind"] not in _KINDS:
             kinds = ", ".join(_KINDS)
             raise DissectError(f"{path}, claim {own['id']}: unknown kind {own['kind']!r}; choose from {kinds}")
+        must, may = _OPTIONS[own["kind"]]
+        wrong = [name for name in must if name not in rest] + [name for name in rest if name not in must | may]
+        if wrong:
+            raise DissectError(f"{path}, claim {own['id']}: {wrong[0]!r} is missing, or no option of {own['kind']!r}")
         claims.append(Claim(**own, options=rest))
     return str(data.get("rule", "")).strip(), claims
 
@@ -110,20 +117,18 @@ def judge(claim: Claim, found: Found) -> Verdict:
     parts, missing = _KINDS[claim.kind](found, claim.options)
     if not parts:
         return Verdict(NOT_RUN, (), 0, tuple(missing))
-    held = [holds for holds, _, _ in parts]
-    if all(h is True for h in held):
-        word = HOLDS
-    elif all(h is False for h in held):
-        word = FAILS
+    words = {held for held, _, _ in parts}
+    if len(words) == 1:
+        word = words.pop()
+    elif words <= {HOLDS, UNDECIDED} or words <= {FAILS, UNDECIDED}:
+        word = UNDECIDED
     else:
         word = DEPENDS
-    if claim.options.get("negated") and word != DEPENDS:
-        word = FAILS if word == HOLDS else HOLDS
     return Verdict(word, tuple(text for _, text, _ in parts), min(n for _, _, n in parts), tuple(missing))
 
 
-#: Whether a part of a claim holds (None: in one metric of two), what was seen, and seeds.
-Part = tuple[bool | None, str, int]
+#: The word for a part of a claim, what was seen, and seeds.
+Part = tuple[str, str, int]
 Judged = tuple[list[Part], list[str]]
 
 
@@ -134,7 +139,24 @@ def _rows(found: Found, labels: Sequence[str]) -> list[str]:
     return [label for label in labels if not found[label]]
 
 
+def _word(by_metric: Sequence[str]) -> str:
+    """One word for several metrics."""
+    if len(set(by_metric)) == 1:
+        return by_metric[0]
+    return DEPENDS if {HOLDS, FAILS} <= set(by_metric) else UNDECIDED
+
+
 def _better(found: Found, options: Mapping[str, Any]) -> Judged:
+    """A above B: above 0, or nowhere above the margin."""
+    return _compared(found, options, lambda low, high: HOLDS if low > 0 else FAILS if high < MARGIN else UNDECIDED)
+
+
+def _no_worse(found: Found, options: Mapping[str, Any]) -> Judged:
+    """A not below B: nowhere below minus the margin, or below 0."""
+    return _compared(found, options, lambda low, high: HOLDS if low > -MARGIN else FAILS if high < 0 else UNDECIDED)
+
+
+def _compared(found: Found, options: Mapping[str, Any], word: Callable[[float, float], str]) -> Judged:
     parts: list[Part] = []
     missing: list[str] = []
     for a, b in options["pairs"]:
@@ -148,8 +170,8 @@ def _better(found: Found, options: Mapping[str, Any]) -> Judged:
             continue
         line = next(line for line in compare(there, b, METRICS).lines if line.label == a)
         assert line.difference is not None
-        above = [float(low) > 0 for low in line.difference.low]
-        held = True if all(above) else None if any(above) else False
+        ends = zip(line.difference.low, line.difference.high, strict=True)
+        held = _word([word(float(low), float(high)) for low, high in ends])
         numbers = ", ".join(
             f"{metric.upper()} {d:+.2f} ({low:+.2f} to {high:+.2f})"
             for metric, d, low, high in zip(METRICS, *line.difference, strict=True)
@@ -165,9 +187,13 @@ def _faster(found: Found, options: Mapping[str, Any]) -> Judged:
         if absent := _rows(found, (a, b)):
             missing += absent
             continue
+        devices = {finished(r)["device"] for label in (a, b) for r in found[label]}
+        if len(devices) > 1:
+            missing.append(f"{a} and {b} on one device")
+            continue
         mine, theirs = ([finished(r)["seconds_per_epoch"] for r in found[label]] for label in (a, b))
         text = f"{a} {np.median(mine):.0f} s, {b} {np.median(theirs):.0f} s an epoch (medians)"
-        held = True if max(mine) < min(theirs) else False if min(mine) > max(theirs) else None
+        held = HOLDS if max(mine) < min(theirs) else FAILS if min(mine) > max(theirs) else UNDECIDED
         parts.append((held, text, min(len(mine), len(theirs))))
     return parts, missing
 
@@ -185,8 +211,8 @@ def _densities(found: Found, part: str) -> dict[str, list[tuple[Run, dict[str, A
 def _density_below(found: Found, options: Mapping[str, Any]) -> Judged:
     parts: list[Part] = []
     for label, rows in _densities(found, options["part"]).items():
-        low = [d["settled"] and d["density"] <= options["limit"] for _, d in rows]
-        held = True if all(low) else None if any(low) else False
+        low = [UNDECIDED if not d["settled"] else HOLDS if d["density"] <= options["limit"] else FAILS for _, d in rows]
+        held = _word(low)
         shown = ", ".join(f"{_counts(d)}{'' if d['settled'] else ' (not settled)'}" for _, d in rows)
         parts.append((held, f"{label}: {options['part']} {shown}", len(rows)))
     return parts, [label for label, runs in found.items() if not runs]
@@ -203,11 +229,17 @@ def _density_above(found: Found, options: Mapping[str, Any]) -> Judged:
         pairs = [(d, theirs[r.spec["seed"]]) for r, d in rows if r.spec["seed"] in theirs]
         if not pairs:
             continue
-        more = [a["density"] > b["density"] for a, b in pairs]
-        held = True if all(more) else None if any(more) else False
+        held = _word([_above(a, b) for a, b in pairs])
         shown = ", ".join(f"{_counts(a)} against {_counts(b)}" for a, b in pairs)
         parts.append((held, f"{label}: {options['part']} {shown}", len(pairs)))
     return parts, [label for label, runs in found.items() if not runs]
+
+
+def _above(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    if not (a["settled"] and b["settled"]):
+        return UNDECIDED
+    more = a["density"] - b["density"]
+    return HOLDS if more > DENSITY else FAILS if more < 0 else UNDECIDED
 
 
 def _counts(density: Mapping[str, Any]) -> str:
@@ -226,15 +258,25 @@ def _falls(found: Found, options: Mapping[str, Any]) -> Judged:
         groups = [length for length in LENGTHS if all(length in r for r in results)]
         means = [float(np.mean([r[length]["hr@20"] for r in results])) for length in groups]
         shown = ", ".join(f"{length}: {mean:.1f}" for length, mean in zip(groups, means, strict=True))
-        held = all(b < a for a, b in itertools.pairwise(means))
+        held = HOLDS if all(b < a for a, b in itertools.pairwise(means)) else FAILS
         parts.append((held, f"{label}: {shown}", len(results)))
     return parts, missing
 
 
 _KINDS: dict[str, Callable[[Found, Mapping[str, Any]], Judged]] = {
     "better": _better,
+    "no worse": _no_worse,
     "faster": _faster,
     "density below": _density_below,
     "density above": _density_above,
     "falls with length": _falls,
+}
+#: Kind -> options that it must have, and may have.
+_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
+    "better": ({"pairs"}, set()),
+    "no worse": ({"pairs"}, set()),
+    "faster": ({"pairs"}, set()),
+    "density below": ({"part", "limit"}, set()),
+    "density above": ({"part", "than"}, {"pair"}),
+    "falls with length": ({"rows"}, set()),
 }

@@ -90,4 +90,4 @@ def sample_weight(theta: Tensor, s: Tensor, eps: Tensor | None = None) -> Tensor
     """
     if eps is None:
         eps = torch.randn_like(s)
-    return torch.addcmul(theta.to(s.dtype), (0.5 * s).exp(), eps)
+    return torch.addcmul(theta.to(s.dtype), (0.5 * s).exp(), eps).to(theta.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -60,12 +60,14 @@ def resolve_parts(
     chosen = choose_parts(parts, which, aliases)
     modules = dict(model.named_modules(remove_duplicate=False))
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    every = [p for patterns in parts.values() for p in ([patterns] if isinstance(patterns, str) else patterns)]
+    raw = {n for n in parameters for p in every if p not in modules and fnmatchcase(n, p)}  # named by themselves
     owner: dict[int, tuple[str, str]] = {}  # id of a module or a parameter -> its part and first name
     resolved: dict[str, list[str]] = {}
     for part, patterns in parts.items():
         names: list[str] = []
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
-            names += [n for n in _match(part, pattern, modules, parameters) if n not in names]
+            names += [n for n in _match(part, pattern, modules, parameters, raw) if n not in names]
         resolved[part] = []
         for name in names:
             thing = modules.get(name, parameters.get(name))
@@ -119,20 +121,24 @@ def choose_parts(parts: Parts, which: str | Iterable[str], aliases: Mapping[str,
 
 
 def _match(
-    part: str, pattern: str, modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]
+    part: str,
+    pattern: str,
+    modules: Mapping[str, nn.Module],
+    parameters: Mapping[str, nn.Parameter],
+    raw: Collection[str],
 ) -> list[str]:
     matched = [pattern] if pattern in modules else [n for n in modules if n and fnmatchcase(n, pattern)]
     if not matched:
-        raw = [pattern] if pattern in parameters else [n for n in parameters if fnmatchcase(n, pattern)]
-        if raw:
-            return [_raw(part, name, modules) for name in raw]
+        named = [pattern] if pattern in parameters else [n for n in parameters if fnmatchcase(n, pattern)]
+        if named:
+            return [_raw(part, name, modules) for name in named]
         raise DissectError(
             f"part {part!r}: {pattern!r} matches no module and no parameter; modules: "
             f"{', '.join(n for n in modules if n)}"
         )
     names: list[str] = []
     for name in matched:
-        names += [n for n in _wrappable(part, name, modules) if n not in names]
+        names += [n for n in _wrappable(part, name, modules, raw) if n not in names]
     if not names:
         raise DissectError(
             f"part {part!r}: {pattern!r} matches {type(modules[matched[0]]).__name__}: nothing to wrap; "
@@ -152,7 +158,7 @@ def _raw(part: str, name: str, modules: Mapping[str, nn.Module]) -> str:
     return name
 
 
-def _wrappable(part: str, name: str, modules: Mapping[str, nn.Module]) -> list[str]:
+def _wrappable(part: str, name: str, modules: Mapping[str, nn.Module], raw: Collection[str]) -> list[str]:
     module = modules[name]
     kind = type(module).__name__
     if isinstance(module, FUSED):
@@ -178,14 +184,14 @@ def _wrappable(part: str, name: str, modules: Mapping[str, nn.Module]) -> list[s
             return [name]
     # Vectors (a layer norm's scale) stay deterministic as biases do; a matrix left out would falsify the
     # density.
-    matrices = [n for n, p in module.named_parameters(recurse=False) if p.dim() > 1]
+    prefix = f"{name}." if name else ""
+    matrices = [n for n, p in module.named_parameters(recurse=False) if p.dim() > 1 and prefix + n not in raw]
     if matrices:
         raise DissectError(
             f"part {part!r}: {name!r} is {kind} with the weight {matrices[0]!r}, which is no layer's; name it as the "
-            f"parameter {(name + '.' if name else '') + matrices[0]!r} (under 'weight' noise); valid types: {_valid()}"
+            f"parameter {prefix + matrices[0]!r} (under 'weight' noise); valid types: {_valid()}"
         )
-    prefix = f"{name}." if name else ""
-    return [n for child, _ in module.named_children() for n in _wrappable(part, prefix + child, modules)]
+    return [n for child, _ in module.named_children() for n in _wrappable(part, prefix + child, modules, raw)]
 
 
 def _valid() -> str:

@@ -39,7 +39,7 @@ class Variational(nn.Module):
     """For tests: mean's name -> noise to use in place of a draw (of the outputs' shape, or the weights')."""
     columns: tuple[int, ...] = ()
     """Input columns that have a shadow; see `add_shadows`."""
-    _shared: dict[str, Tensor] | None = None
+    _shared: dict[int, Tensor] | None = None
     _masks: dict[str, Tensor] | None = None
     _batch: Packed | None = None
     _seed: int = 0
@@ -59,11 +59,14 @@ class Variational(nn.Module):
         """Give the input `count` shadow columns: what is kept of weights that have nothing to say.
 
         In training, the first matrix also reads normal noise that is a fixed function of the example and the row's
-        place in it, with the standard deviations of `count` of its input columns, spread evenly over them. Like an
+        place in it, as large (root mean square) as `count` of its input columns, spread evenly over them. Like an
         input that doesn't matter, it can be fitted by chance and tells nothing about other examples: noise drawn anew
         at each step could not be fitted at all, and would set the null too low (shadow features, though by shuffling:
         Kursa and Rudnicki 2010, "Feature selection with the Boruta package"). Its weights start as copies of those
         columns' weights, and are trained, penalised and counted as the others are. In eval it is not there.
+
+        It is the null for noise, not for inputs that are redundant; and where examples are seen once or twice only, the
+        noise is in effect new each time, and the null low.
 
         The forward pass must run inside `shared_noise` with the batch.
 
@@ -128,12 +131,13 @@ class Variational(nn.Module):
             return theta * self._masks[name]
         if not self.training:
             return theta
-        if self._shared is not None and name in self._shared:
-            return self._shared[name]
+        key = id(theta)  # of tied matrices there is one draw
+        if self._shared is not None and key in self._shared:
+            return self._shared[key]
         eps = None if self.frozen is None else self.frozen.get(name)
         weight = sample_weight(theta, self._log_variance(name), eps)
         if self._shared is not None:
-            self._shared[name] = weight
+            self._shared[key] = weight
         return weight
 
     def _noise_on_outputs(self) -> bool:
@@ -147,11 +151,12 @@ class Variational(nn.Module):
         if self._batch is None:
             raise DissectError(
                 "shadow columns have to know the examples: run the training step's forward pass inside "
-                "`with instrument.drawing(batch):`"
+                "`with instrument.drawing(batch):`, where dissect.sparsity.Examples(numbers) is such a batch"
             )
         shape = rows.shape[:-1]
         with torch.no_grad():
-            scale = rows.detach()[..., list(self.columns)].reshape(-1, len(self.columns)).float().std(0, correction=0)
+            flat = rows.detach()[..., list(self.columns)].reshape(-1, len(self.columns)).float()
+            scale = flat.square().mean(0).sqrt()  # what noise on a weight costs depends on this, not on the spread
             keys = row_keys(self._batch, tuple(shape), self.DENSE.__name__)
             drawn = keyed_normal(keys, len(self.columns), self._seed) * scale
         return drawn.to(rows.dtype).view(*shape, len(self.columns))
@@ -180,6 +185,11 @@ class Variational(nn.Module):
             return self._held(name, rows[0], width) if fixed and self._shared is not None else None
         if len(rows) != 1:
             count, inner = (rows[0], len(rows) - 1) if rows else (1, 0)
+            if self._batch is not None and rows and count != len(self._batch):
+                raise DissectError(
+                    f"row noise: {self.DENSE.__name__} was given {count} examples in a batch of {len(self._batch)}; "
+                    "the first axis must be that of the examples"
+                )
             drawn = self._held(name, count, width)
             return drawn.view(count, *(1,) * inner, width) if rows else drawn[0]
         if self._batch is None:  # every row is an example
@@ -190,12 +200,13 @@ class Variational(nn.Module):
     def _held(self, name: str, count: int, width: int) -> Tensor:
         """`count` rows (count, width) of noise: inside `shared_noise` the first ones of those held, grown on demand."""
         s = self._log_variance(name)
-        held = s.new_empty(0, width) if self._shared is None else self._shared.get(name, s.new_empty(0, width))
+        key = id(self._own(name))
+        held = s.new_empty(0, width) if self._shared is None else self._shared.get(key, s.new_empty(0, width))
         if held.shape[0] < count:
             more = torch.randn(count - held.shape[0], width, dtype=s.dtype, device=s.device)
             held = torch.cat([held, more]) if held.shape[0] else more
             if self._shared is not None:
-                self._shared[name] = held
+                self._shared[key] = held
         return held[:count]
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -264,9 +275,10 @@ def shared_noise(model: nn.Module, batch: Packed | None = None) -> Iterator[None
         of a two-dimensional input is an example of its own to ``row`` noise.
     """
     modules = [module for _, module in variational_modules(model) if module._shared is None]
+    shared: dict[int, Tensor] = {}
     try:
         for module in modules:
-            module._shared, module._batch = {}, batch
+            module._shared, module._batch = shared, batch
         yield
     finally:
         for module in modules:

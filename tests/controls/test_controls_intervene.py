@@ -12,7 +12,7 @@ import torch
 
 from dissect.batch import Batch, shuffled_graph
 from dissect.cli import main
-from dissect.controls.intervene import FILE, intervene_run
+from dissect.controls.intervene import intervene_run
 from dissect.controls.trained_masks import prune_by_training
 from dissect.errors import DissectError
 from dissect.experiment import record
@@ -41,7 +41,7 @@ def sparse(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_table_of_a_run(sparse: Path, capsys: pytest.CaptureFixture[str]):
     found = intervene_run(sparse, quiet=True, as_json=True)
     out = capsys.readouterr().out
-    assert json.loads(out.splitlines()[-1]) == found == json.loads((sparse / FILE).read_text())
+    assert json.loads(out.splitlines()[-1]) == found == json.loads((sparse / record.INTERVENTIONS).read_text())
     rows = {row["name"]: row for row in found["rows"]}
     assert {name.split(":")[0] for name in rows} >= {"intact", "pruned", "propagation", "attention", "shuffled edges"}
     result = json.loads((sparse / record.RESULT).read_text())
@@ -49,11 +49,6 @@ def test_the_table_of_a_run(sparse: Path, capsys: pytest.CaptureFixture[str]):
     assert rows["pruned"]["mrr@20"] == pytest.approx(result["pruned"]["test"]["mrr@20"], abs=1e-3)
     assert rows["pruned"]["kept"] == result["pruned"]["kept"]
     assert rows["propagation: zero"]["total"] == 2 * 64
-    # Against a model that is set to zero by hand.
-    model = load_model(sparse)
-    with torch.no_grad():
-        for name in ("readout.w3.weight",):
-            model.get_parameter(name).zero_()
     lost = rows["transformation: zero"]["difference"]["hr@20"]
     assert lost[1] <= lost[0] <= lost[2]
     assert rows["transformation: zero"]["hr@20"] == pytest.approx(rows["intact"]["hr@20"] + lost[0], abs=1e-9)
@@ -73,7 +68,8 @@ def test_trainings_are_run_folders_and_done_once(
     for folder, what in held.items():
         model = load_model(folder)
         if what and what["delete"]:
-            assert all(not model.get_parameter(name).any() for name in matrices(model, what["delete"]))
+            modules = [model.get_submodule(name) for name in model.parts()[what["delete"]]]
+            assert not any(parameter.any() for module in modules for parameter in module.parameters())
             assert what["kept"] == 0
         elif what:
             masks = read_masks(folder / record.MASKS)
@@ -140,6 +136,61 @@ def test_masks_of_another_model_are_refused_before_anything_is_written(toy_data:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_training_that_was_stopped_is_gone_on_with(
+    sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from dissect.training.train import Loop
+
+    real = Loop.run
+
+    def stop(self: Loop) -> None:
+        for callback in self.callbacks:
+            callback.on_start(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loop, "run", stop)
+    with pytest.raises(DissectError, match="go on with"):
+        intervene_run(sparse, "delete", out=tmp_path, quiet=True)
+    monkeypatch.setattr(Loop, "run", real)
+    assert any(
+        row["name"] == "retrained: intact" for row in intervene_run(sparse, "delete", out=tmp_path, quiet=True)["rows"]
+    )
+    capsys.readouterr()
+
+
+def test_masks_and_deletion_hold_together(toy_data: Path, tmp_path: Path):
+    model = build("srgnn", 30, 8)
+    masks = {
+        name: torch.ones_like(model.get_parameter(name), dtype=torch.bool) for name in matrices(model, "propagation")
+    }
+    masks["encoder.edge_in.weight"][0] = False
+    spec = Spec.create(
+        "srgnn", **SMALL, data_dir=str(toy_data), sparsify="none", mask=digest(masks), delete="propagation"
+    )
+    run = Run(spec, out=tmp_path, quiet=True, masks=masks)
+    assert run.execute()["held"]["kept"] == 0
+    assert not load_model(run.folder.path).get_parameter("encoder.edge_out.weight").any()
+
+
+def test_new_first_weights_leave_data_and_order_as_they_are(toy_data: Path, tmp_path: Path):
+    results, losses = {}, {}
+    for seed in (None, 5):
+        spec = Spec.create("srgnn", **SMALL, data_dir=str(toy_data), sparsify="none", max_train=100, init_seed=seed)
+        run = Run(spec, out=tmp_path, quiet=True)
+        results[seed] = run.execute()
+        losses[seed] = json.loads((run.folder / record.METRICS).read_text().splitlines()[0])["nll"]
+    assert results[None]["dataset"] == results[5]["dataset"]
+    assert losses[None] != losses[5]
+
+
+@pytest.mark.parametrize("recipe", ["attenmixer", "attenmixer-official", "srgnn+attenmixer", "meanlast"])
+@pytest.mark.parametrize("noise", ["local", "row"])
+def test_every_readout_tells_its_rows_sessions(recipe: str, noise: str, toy_data: Path, tmp_path: Path):
+    options = {**SMALL, "data_dir": str(toy_data), "noise": noise, "shadows": 2, "steps": 2}
+    found = start_run(recipe, options, out=tmp_path, init=None, force=False, quiet=True)
+    assert all(row["shadow_total"] for row in found["density"].values() if row["total"])
+
+
 def test_unknown_trainings_and_runs_without_masks(sparse: Path, toy_data: Path, tmp_path: Path):
     with pytest.raises(DissectError, match="unknown training 'prune'; choose from all, delete, mask, random, swap"):
         intervene_run(sparse, "prune")
@@ -185,16 +236,19 @@ def test_trained_comparators_keep_as_many(
     sparse: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     masks = tmp_path / "m.safetensors"
-    found = prune_by_training(sparse, method, rounds=2, out=tmp_path, masks=masks, quiet=True)
+    found = prune_by_training(sparse, method, rounds=2, out=tmp_path / "w.safetensors", masks=masks, quiet=True)
+    assert (tmp_path / "w.safetensors").is_file()
     result = json.loads((sparse / record.RESULT).read_text())
     assert found["kept"] == result["pruned"]["kept"]
     held = read_masks(masks)
     kept = {part: sum(int(held[n].sum()) for n in matrices(load_model(sparse), part)) for part in result["density"]}
     assert kept == {part: row["kept"] for part, row in result["density"].items()}
     if method == "imp":  # the early run, two rounds, and the ticket
-        results = [json.loads(path.read_text()) for path in tmp_path.glob("*/result.json")]
-        assert sorted(r["steps"] for r in results)[0] == found["rewound_to_step"]
-        assert len(results) == 4
+        folders = [path.parent for path in sparse.parent.glob("*/result.json")]
+        results = [json.loads((folder / record.RESULT).read_text()) for folder in folders]
+        assert found["rewound_to_step"] in [r["steps"] for r in results]
+        assert found["trainings"] == 4
+        assert found["test"] in [r["test"] for r in results]
     capsys.readouterr()
 
 

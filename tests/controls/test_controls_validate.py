@@ -13,12 +13,13 @@ from torch import nn
 
 from dissect.cli import main
 from dissect.controls import validate as command
-from dissect.controls.validate import TASKS, validate_worlds
+from dissect.controls.validate import validate_worlds
 from dissect.controls.worlds import PARTS, Setting, densities, judge, run_task, tasks
 from dissect.errors import DissectError
+from dissect.experiment import record
 from dissect.sparsity import wrap
 
-SMALL: dict[str, Any] = {"sessions": 300, "steps": 6, "dim": 4, "shadows": 2}
+SMALL: dict[str, Any] = {"sessions": 300, "steps": 6, "sparse_steps": 8, "dim": 4, "shadows": 2}
 
 
 def hits(share: float, count: int = 2500) -> dict[str, Any]:
@@ -28,7 +29,8 @@ def hits(share: float, count: int = 2500) -> dict[str, Any]:
 
 
 def results(world: str, deleted: float, low: float) -> list[dict[str, Any]]:
-    density = {"kept": 5, "total": 10, "shadow_kept": 0, "shadow_total": 10, "excess": 0.5, "low": low, "high": 0.7}
+    density = {"kept": 5, "total": 10, "shadow_kept": 0, "shadow_total": 10, "null": 0.0, "excess": 0.5, "low": low,
+               "high": 0.7, "settled": True}  # fmt: skip
     rows: list[dict[str, Any]] = [
         {"world": world, "what": "sparse", "density": dict.fromkeys(PARTS, density), **hits(0.9)},
         {"world": world, "what": "dense", "zeroed": dict.fromkeys(PARTS, 1.0), **hits(0.9)},
@@ -37,46 +39,71 @@ def results(world: str, deleted: float, low: float) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("deleted", "low", "verdict", "more", "right"),
+    ("deleted", "low", "verdict", "keeps", "right"),
     [
-        (0.30, 0.2, "needed", True, True),
-        (0.30, 0.05, "needed", False, False),  # at the margin, not above it
-        (0.60, 0.2, "helps", True, False),
-        (0.89, 0.2, "idle", True, False),
-        (0.95, 0.2, "idle", True, False),
+        (0.30, 0.2, "needed", "more", True),
+        (0.30, 0.05, "needed", "slightly more", False),  # at the margin, not above it
+        (0.30, 0.0, "needed", "no more", False),
+        (0.60, 0.2, "helps", "more", False),
+        (0.89, 0.2, "idle", "more", False),
+        (0.95, 0.2, "idle", "more", False),
     ],
 )
-def test_verdicts_follow_the_rules(deleted: float, low: float, verdict: str, more: bool, right: bool):
+def test_verdicts_follow_the_rules(deleted: float, low: float, verdict: str, keeps: str, right: bool):
     row = next(r for r in judge(results("successor-recall", deleted, low)) if r["part"] == "propagation")
-    assert (row["verdict"], row["keeps_more"], row["right"]) == (verdict, more, right)
+    assert (row["verdict"], row["keeps"], row["right"]) == (verdict, keeps, right)
     assert row["loss"] == pytest.approx(100 * (0.9 - deleted), abs=0.05)
     assert row["low"] <= row["loss"] <= row["high"]
+
+
+def test_nothing_is_said_of_what_was_not_learnt():
+    little = [{**r, **(hits(0.5) if r["what"] == "sparse" else {})} for r in results("last-item", 0.9, -0.1)]
+    rows = judge(little)
+    assert {row["verdict"] for row in rows} == {"not learnt"}
+    assert not any(row["right"] for row in rows)
 
 
 def test_in_the_shuffled_world_half_of_nothing_is_nothing():
     rows = judge([{**r, **({} if r["what"] == "sparse" else hits(0.016 if r["what"] == "dense" else 0.004))}
                   for r in results("shuffled", 0.0, -0.1)])  # fmt: skip
     assert {row["verdict"] for row in rows} == {"idle"}
+    assert {row["keeps"] for row in rows} == {"no more"}
     assert all(row["right"] for row in rows)
 
 
 def test_densities_and_their_interval_by_hand():
     torch.manual_seed(0)
-    linear = nn.Linear(4, 50)
-    probe = wrap(nn.ModuleList([linear]), {"p": ["0"]}, examples=1, steps=1, shadows=2)
+    wide, narrow = nn.Linear(40, 50), nn.Linear(10, 1)
+    probe = wrap(nn.ModuleList([wide, narrow]), {"p": ["0", "1"]}, examples=1, steps=1, shadows=20)
+    with torch.no_grad():
+        for linear, dropped, kept in ((wide, 20, 5), (narrow, 0, 1)):
+            for name, first in (("", dropped), ("shadow_", len(linear.weight) - kept)):
+                linear.get_parameter(f"{name}weight").fill_(1.0)
+                linear.get_parameter(f"{name}log_sigma2").fill_(-9.0)
+                linear.get_parameter(f"{name}log_sigma2")[:first] = 9.0
+    found = densities(probe)["p"]
+    assert (found["kept"], found["total"]) == (30 * 40 + 10, 2010)
+    assert (found["shadow_kept"], found["shadow_total"]) == (5 * 20 + 10, 1010)
+    null = (2000 * 0.1 + 10 * 1.0) / 2010  # each matrix counts as its weights do
+    assert found["null"] == pytest.approx(null)
+    assert found["excess"] == pytest.approx(1210 / 2010 - null)
+    # A unit's excess is 1 (25 units), 0 (20 + 5 of both): the spread of its mean over 50; columns are all alike.
+    spread = np.std([1.0] * 25 + [0.0] * 25) / 50**0.5
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * spread, rel=0.15)
+
+
+def test_columns_are_drawn_too():
+    linear = nn.Linear(20, 400)
+    probe = wrap(nn.ModuleList([linear]), {"p": ["0"]}, examples=1, steps=1, shadows=4)
     with torch.no_grad():
         linear.weight.fill_(1.0)
         linear.get_parameter("log_sigma2").fill_(-9.0)
-        linear.get_parameter("log_sigma2")[:20] = 9.0  # 20 units of 4 weights dropped
         linear.get_parameter("shadow_weight").fill_(1.0)
         linear.get_parameter("shadow_log_sigma2").fill_(9.0)
-        linear.get_parameter("shadow_log_sigma2")[:5] = -9.0
+        linear.get_parameter("shadow_log_sigma2")[:, 0] = -9.0  # one whole column of four
     found = densities(probe)["p"]
-    assert (found["kept"], found["total"], found["shadow_kept"], found["shadow_total"]) == (120, 200, 10, 100)
-    assert found["excess"] == pytest.approx(0.6 - 0.1)
-    # A unit's excess is 1 (30 units), -1 (5) or 0 (15): the spread of its mean over 50.
-    spread = np.std([1.0] * 30 + [-1.0] * 5 + [0.0] * 15) / 50**0.5
-    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    assert found["excess"] == pytest.approx(0.75)
+    assert found["high"] - found["low"] > 0.5  # four columns are few, whatever the number of units
 
 
 def test_a_task_measures_what_it_says():
@@ -84,6 +111,7 @@ def test_a_task_measures_what_it_says():
     sparse = run_task("last-item", "sparse", setting)
     assert set(sparse["density"]) == set(PARTS)
     assert sparse["density"]["propagation"]["total"] == 2 * 16
+    assert sparse["density"]["propagation"]["settled"] is False
     assert sparse["density"]["propagation"]["shadow_total"] == 2 * 4 * 2
     dense = run_task("last-item", "dense", setting)
     assert set(dense["zeroed"]) == set(PARTS)
@@ -123,8 +151,8 @@ def test_it_goes_on_where_it_was_stopped_and_fails_where_an_answer_is_wrong(
         validate_worlds(["successor-recall"], out=tmp_path, quiet=True, **SMALL)
     assert stopped.value.status == 130
     folder = next(tmp_path.glob("validate-weight-*"))
-    done = len((folder / TASKS).read_text().splitlines())
-    with (folder / TASKS).open("a") as file:
+    done = len((folder / record.TASKS).read_text().splitlines())
+    with (folder / record.TASKS).open("a") as file:
         file.write('{"world": "succ')  # a crash in the middle of a line
     Inline.left = 100
     calls: list[str] = []
@@ -134,7 +162,7 @@ def test_it_goes_on_where_it_was_stopped_and_fails_where_an_answer_is_wrong(
     assert len(calls) == 6 - done
     out = capsys.readouterr().out
     assert json.loads(out.splitlines()[-1]) == json.loads((folder / "result.json").read_text())
-    assert "needed, more" in out
+    assert "not learnt" in out
     assert not result["right"]  # nothing is learnt in six steps
     assert "WRONG" in out
     monkeypatch.setattr("dissect.controls.validate.validate_worlds", lambda **_: result)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,14 @@ def test_shuffled_is_successor_recall_with_other_targets():
     assert [row[:-1] for row in mine] == [row[:-1] for row in theirs]
     right = np.mean([walk[walk.index(back) + 1] == target for *walk, back, target in mine])
     assert right < 0.05
+
+
+def test_a_folder_of_a_world_s_name_is_not_passed_over(tmp_path: Path):
+    (tmp_path / "intent").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "intent" / f"{name}.txt").write_text("1,2,3\n")
+    with pytest.raises(DissectError, match=r"intent is the name of a world .*; give the folder .* another"):
+        load("intent", tmp_path)
 
 
 def test_errors():

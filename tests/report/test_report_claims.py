@@ -35,7 +35,9 @@ def test_density_below():
     restless = density(propagation=(4, 100, False))
     rule = claim("density below", part="propagation", limit=0.05)
     assert judge(rule, {"a": [run(0, density=low), run(1, density=low)]}).word == "holds"
-    assert judge(rule, {"a": [run(0, density=high)], "b": [run(0, density=restless)]}).word == "fails"
+    assert judge(rule, {"a": [run(0, density=high)], "b": [run(0, density=high)]}).word == "fails"
+    assert judge(rule, {"a": [run(0, density=low)], "b": [run(0, density=restless)]}).word == "undecided"
+    assert judge(rule, {"a": [run(0, density=restless)]}).word == "undecided"
     assert judge(rule, {"a": [run(0, density=low)], "b": [run(0, density=high)]}).word == "depends"
     mixed = judge(rule, {"a": [run(0, density=low), run(1, density=high)], "b": []})
     assert (mixed.word, mixed.missing, mixed.seeds) == ("depends", ("b",), 2)
@@ -44,6 +46,7 @@ def test_density_below():
     assert str(judge(rule, {"a": []})) == "not run"
     assert str(judge(rule, {"a": [run(s, density=low) for s in range(3)]})) == "holds (3 seeds)"
     assert str(judge(rule, {"a": [run(0, density=low)]})) == "holds (provisional, 1 seed)"
+    assert str(judge(rule, {"a": [run(0, density=low)], "b": []})) == "holds (incomplete, provisional, 1 seed)"
 
 
 def test_density_above_pairs_runs_of_one_seed():
@@ -51,6 +54,8 @@ def test_density_above_pairs_runs_of_one_seed():
     gnn = [run(s, density=density(propagation=(20, 100, True))) for s in (0, 1)]
     readout = [run(s, density=density(attention=(k, 100, True))) for s, k in ((0, 30), (1, 10))]
     both = [run(0, density=density(attention=(1, 100, True), propagation=(2, 100, True)))]
+    near = [run(0, density=density(attention=(13, 100, True), propagation=(10, 100, True)))]
+    restless = [run(0, density=density(attention=(90, 100, False), propagation=(10, 100, True)))]
     found = judge(rule, {"GNN, local": gnn, "readout, local": readout, "all": both})
     assert found.word == "depends"
     assert found.details == (
@@ -60,6 +65,7 @@ def test_density_above_pairs_runs_of_one_seed():
     )
     assert judge(rule, {"GNN, local": gnn[:1], "readout, local": readout[:1]}).word == "holds"
     assert judge(rule, {"all": both}).word == "fails"
+    assert judge(rule, {"all": near}).word == judge(rule, {"all": restless}).word == "undecided"
 
 
 def test_falls_with_length_and_faster():
@@ -71,25 +77,33 @@ def test_falls_with_length_and_faster():
     assert judge(rule, {"a": [run(0, **lengths(3, 2, 1))], "b": [run(0, **lengths(1, 2, 1))]}).word == "depends"
     assert judge(rule, {"a": [run(0, **lengths(3, 3, 1)), run(1, **lengths(3, 4, 1))], "b": []}).word == "fails"
     rule = claim("faster", pairs=[["a", "b"]])
-    found = {"a": [run(s, seconds_per_epoch=v) for s, v in ((0, 2.0), (1, 3.0))],
-             "b": [run(0, seconds_per_epoch=4.0)]}  # fmt: skip
+    found = {"a": [run(s, seconds_per_epoch=v, device="cpu") for s, v in ((0, 2.0), (1, 3.0))],
+             "b": [run(0, seconds_per_epoch=4.0, device="cpu")]}  # fmt: skip
     assert judge(rule, found).word == "holds"
     assert judge(rule, {"a": found["b"], "b": found["a"]}).word == "fails"
-    assert judge(rule, {**found, "b": [run(0, seconds_per_epoch=2.5)]}).word == "depends"
+    assert judge(rule, {**found, "b": [run(0, seconds_per_epoch=2.5, device="cpu")]}).word == "undecided"
+    assert judge(rule, {**found, "b": [run(0, seconds_per_epoch=9.0, device="cuda")]}).word == "not run"
 
 
 @pytest.mark.parametrize(
-    ("low", "word", "negated"),
-    [((0.1, 0.2), "holds", "fails"), ((-0.1, -0.2), "fails", "holds"), ((0.1, -0.2), "depends", "depends")],
+    ("low", "high", "better", "no_worse"),
+    [
+        ((0.1, 0.2), (1.0, 1.0), "holds", "holds"),
+        ((-2.0, -2.0), (-0.1, -0.1), "fails", "fails"),
+        ((-0.2, -0.2), (0.2, 0.2), "fails", "holds"),  # as good as each other
+        ((-1.0, -1.0), (1.0, 1.0), "undecided", "undecided"),
+        ((0.1, -2.0), (1.0, -0.1), "depends", "depends"),
+        ((0.1, -1.0), (1.0, 1.0), "undecided", "undecided"),
+    ],
 )
-def test_better_by_the_interval_in_both_metrics(
-    low: tuple[float, float], word: str, negated: str, monkeypatch: pytest.MonkeyPatch
+def test_comparisons_by_the_interval_in_both_metrics(
+    low: tuple[float, float], high: tuple[float, float], better: str, no_worse: str, monkeypatch: pytest.MonkeyPatch
 ):
     from types import SimpleNamespace
 
     from dissect.report.statistics import Interval
 
-    interval = Interval(np.array(low) + 1, np.array(low), np.array(low) + 2)
+    interval = Interval((np.array(low) + np.array(high)) / 2, np.array(low), np.array(high))
     seen: dict[str, Any] = {}
 
     def compared(there: dict[str, Any], baseline: str, metrics: Any) -> Any:
@@ -98,9 +112,9 @@ def test_better_by_the_interval_in_both_metrics(
 
     monkeypatch.setattr("dissect.report.claims.compare", compared)
     found = {"a": [run(0), run(1)], "b": [run(1), run(2)]}
-    assert judge(claim("better", pairs=[["a", "b"]]), found).word == word
+    assert judge(claim("better", pairs=[["a", "b"]]), found).word == better
     assert {label: len(runs) for label, runs in seen.items()} == {"a": 1, "b": 1}  # the seed that both have
-    assert judge(claim("better", pairs=[["a", "b"]], negated=True), found).word == negated
+    assert judge(claim("no worse", pairs=[["a", "b"]]), found).word == no_worse
     assert judge(claim("better", pairs=[["a", "b"]]), {"a": [run(0)], "b": []}).missing == ("b",)
     with pytest.raises(DissectError, match="no row 'c' in the suite; rows: a; b"):
         judge(claim("better", pairs=[["c", "b"]]), found)
@@ -126,6 +140,8 @@ def test_the_file_s_claims_name_rows_of_their_suites():
             "[[claims]]\nid='x'\nsection='1'\ntext='t'\nsuite='s'\nkind='true'",
             "unknown kind 'true'; choose from better",
         ),
+        ("[[claims]]\nid='x'\nsection='1'\ntext='t'\nsuite='s'\nkind='better'", "'pairs' is missing"),
+        ("[[claims]]\nid='x'\nsection='1'\ntext='t'\nsuite='s'\nkind='better'\npairs=[]\nnegate=true", "'negate' is"),
         ("claims = ", "can't read"),
     ],
 )

@@ -120,3 +120,28 @@ def test_a_dry_run_shows_calls_shapes_dead_weights_and_changes_nothing():
     assert dry_run(one, parts)[0].calls is None
     with pytest.raises(DissectError, match="unknown part"):
         dry_run(one, parts, "edges")
+
+
+def test_a_container_and_a_matrix_of_its_own_can_be_named_together():
+    one = model()
+    with pytest.raises(DissectError, match=r"name it as the parameter 'body\.table'"):
+        wrap(one, {"p": ["body"]}, examples=1, steps=1, noise="weight")
+    probe = wrap(one, {"p": ["body", "body.table"]}, examples=1, steps=1, noise="weight")
+    assert set(parameters_of(one)) == {"body.table", "body.map.weight", "body.dead.weight"}
+    assert probe.prune_counts()[1] == 20 + 8 + 8
+
+
+def test_tied_matrices_have_one_draw():
+    one = nn.ModuleDict({"a": nn.Linear(3, 3, bias=False), "b": nn.Linear(3, 3, bias=False)})
+    one["b"].weight = one["a"].weight
+    wrap(one, {"p": ["a", "b"]}, examples=1, steps=1, noise="weight", log_sigma2=-1.0)
+    x = torch.randn(2, 3)
+    with shared_noise(one):
+        assert torch.equal(one["a"](x), one["b"](x))
+    assert not torch.equal(one["a"](x), one["b"](x))
+
+
+def test_weight_noise_on_half_precision():
+    half = nn.ModuleList([nn.Linear(4, 3).to(torch.bfloat16)])
+    wrap(half, {"p": ["0"]}, examples=1, steps=1, noise="weight")
+    assert half[0](torch.randn(2, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dissect.errors import DissectError
-from dissect.sparsity import Examples, Instrument, prune_counts, wrap
+from dissect.sparsity import Examples, Instrument, keep_mask, parameters_of, prune_counts, wrap
 from dissect.sparsity.rows import keyed_normal, mix, row_keys
 
 
@@ -85,7 +85,8 @@ def test_shadows_are_the_same_noise_whenever_the_example_comes_and_have_the_colu
         again = linear(x[order]) - F.linear(x[order], linear.weight, linear.bias)
     torch.testing.assert_close(again, extra[order], rtol=1e-3, atol=1e-3)
     columns = torch.linalg.solve(linear.get_parameter("shadow_weight"), extra.t())  # (2, rows)
-    torch.testing.assert_close(columns.std(1), torch.tensor([2.0, 0.1]), rtol=0.06, atol=0)
+    scale = x[:, [0, 3]].square().mean(0).sqrt()
+    torch.testing.assert_close(columns.std(1), scale, rtol=0.06, atol=0)
     assert (columns.mean(1).abs() < 5 * columns.std(1) / 4000**0.5).all()
     with pytest.raises(DissectError, match=r"with instrument.drawing\(batch\)"):
         linear(x)
@@ -180,3 +181,28 @@ def test_shadows_are_kept_as_often_as_inputs_that_do_not_matter():
     irrelevant, null = (row["kept"] - 10) / 90, row["shadow_kept"] / 100
     assert 0.1 < null < 0.6
     assert abs(irrelevant - null) < 3 * (2 * null * (1 - null) / 95) ** 0.5
+
+
+@pytest.mark.parametrize(("anew", "least", "most"), [(False, 15, 50), (True, 0, 5)])
+def test_noise_drawn_anew_would_be_no_null(anew: bool, least: int, most: int):
+    """With a rate that falls to 0, inputs that don't matter are kept as fixed noise is, and noise drawn anew is not."""
+    torch.manual_seed(0)
+    x, steps = torch.randn(1000, 100), 1500
+    y = x[:, :10].sum(1) + 0.5 * torch.randn(1000)
+    noise = torch.randn(1000, 100)
+    model = nn.Linear(200, 1)
+    probe = wrap(model, {"map": [""]}, examples=1000, steps=steps, warmup=(0, 0.2))
+    optimizer = torch.optim.Adam(probe.param_groups(lr=1e-2, lr_sigma=2e-2))
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            if group["name"] != "sigma":
+                group["lr"] = 1e-2 * (1 - step / steps)
+        columns = torch.cat([x, torch.randn(1000, 100) if anew else noise], 1)
+        loss = (model(columns)[:, 0] - y).square().mean() / (2 * 0.25) + probe.penalty(step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    kept = keep_mask(*parameters_of(model)["weight"])[0]
+    assert int(kept[:10].sum()) == 10
+    assert 15 <= int(kept[10:100].sum()) <= 45  # of 90
+    assert least <= int(kept[100:].sum()) <= most  # of 100
