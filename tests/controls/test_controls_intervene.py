@@ -202,6 +202,8 @@ def test_unknown_trainings_and_runs_without_masks(sparse: Path, toy_data: Path, 
 def test_shuffled_graphs_have_the_same_nodes_and_other_edges():
     batch = Batch.from_lists([[5, 2, 5, 9, 1], [3], [4, 4, 6]])
     graph, own = shuffled_graph(batch, torch.Generator().manual_seed(0)), batch.session_graph
+    assert graph.session is not None
+    assert own.session is not None
     assert torch.equal(graph.nodes, own.nodes)
     assert torch.equal(graph.nodes[graph.alias], batch.items)
     assert torch.equal(graph.session, own.session)
@@ -209,7 +211,7 @@ def test_shuffled_graphs_have_the_same_nodes_and_other_edges():
     orders = set()
     for seed in range(40):
         graph = shuffled_graph(batch, torch.Generator().manual_seed(seed))
-        inside = graph.session[graph.source] == 0
+        inside = own.session[graph.source] == 0
         orders.add(tuple(sorted(zip(graph.source[inside].tolist(), graph.target[inside].tolist(), strict=True))))
     assert len(orders) > 10
     assert np.mean([len(order) for order in orders]) <= 4
