@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from published import VARIANTS, write
-from style import HERE, run, suite_runs
+from style import RECORDS, run, suite_runs
 
 from dissect.report.axis import describe
 from dissect.report.claims import judge, load_claims
@@ -24,7 +24,7 @@ from dissect.report.formats import Table
 
 def main() -> list[Path]:
     """Write the table."""
-    rule, claims = load_claims(HERE.parent / "analyses" / "claims.toml")
+    rule, claims = load_claims(RECORDS.parent / "claims.toml")
     rows: list[list[str]] = []
     notes: dict[str, dict[str, None]] = {}  # what runs are of -> suites
     for claim in claims:

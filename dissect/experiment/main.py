@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -86,7 +87,11 @@ def _finish(run: Run, init: Path | None) -> dict[str, Any]:
         signal.signal(signal.SIGTERM, before)
     run.world.leave()
     if not run.world.main:
-        return result
+        # Its work is done, and a native thread of the process group may still be on its way out: the interpreter's own
+        # exit would now and then abort the process for that ("terminate called without an active exception").
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     figure = None
     if result["density"]:
         from dissect.report.plot import write_density_figure
