@@ -229,7 +229,7 @@ def run(
             raise DissectError(f"--resume continues a run with its own spec; leave out {names}")
     elif model is None:
         raise DissectError("run needs a MODEL (see 'dissect models') or --resume RUN")
-    from dissect.experiment.main import resume_run, start_run
+    from dissect.experiment.main import end_process, resume_run, start_run
 
     if resume is not None:
         start = resume_run(resume, str(data_dir.expanduser().resolve()) if data_dir else None, quiet)
@@ -248,7 +248,8 @@ def run(
             show_plan(model, options)
             return
         start = start_run(model, options, out=out, init=init, force=force, quiet=quiet, mask=mask)
-    if as_json and os.environ.get("RANK", "0") == "0":
+    end_process()
+    if as_json:
         click.echo(json.dumps(start))
 
 

@@ -24,6 +24,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from style import HERE, INK, MUTED, RC, RECORDS, not_run, of_part, run
 
+from dissect.data.worlds import TEST
 from dissect.report.plot import save_figure
 
 
@@ -67,12 +68,13 @@ def _draw(result: dict[str, Any], name: str) -> list[Path]:
             top.set_ylim(len(rows) - 0.5, -0.6)
             top.set_xlabel("density (|: shadow columns)", fontsize=8.5)
             bottom.set_xlabel("HR@1, %", fontsize=8.5)
+        tested = round(setting["sessions"] * TEST)
         text = (
             f"SR-GNN, d {setting['dim']}, {setting['noise']} noise, KL x{setting['kl_scale']:g}, log alpha < 3, "
-            f"{setting['sparse_steps']:,} steps (dense {setting['steps']:,}) on "
-            f"{round(setting['sessions'] * 0.8):,} examples, seed {setting['seed']}. Above: kept / total; the tick is "
-            f"the keep-rate of noise inputs.\nBelow, of {round(setting['sessions'] * 0.2):,} test examples: line: "
-            "intact; filled: the part deleted and the model trained again; open: its weights set to zero."
+            f"{setting['sparse_steps']:,} steps (dense {setting['steps']:,}) on {setting['sessions'] - tested:,} examples, "
+            f"seed {setting['seed']}. Above: kept / total; the tick is the keep-rate of noise inputs.\nBelow, of "
+            f"{tested:,} test examples: line: intact; filled: the part deleted and the model trained again; open: its "
+            "weights set to zero."
         )
         figure.text(0.01, 0.015, text, fontsize=7.5, color=MUTED, va="bottom")
         figure.tight_layout(rect=(0, 0.08, 1, 1))

@@ -22,8 +22,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +31,18 @@ import torch
 from torch import Tensor
 
 from dissect.batch import Batch, PackedExamples, shuffled_graph
-from dissect.data import load
 from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.held import all_dropped, biases, holding, matrices
-from dissect.experiment.main import start_run
+from dissect.experiment.main import train_as
+from dissect.experiment.prune import masks_of
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import make_splits
-from dissect.experiment.use import finished, load_model, wrapped_model
+from dissect.experiment.use import data_of, finished, load_model, wrapped_model
 from dissect.models import SessionModel
 from dissect.report.statistics import gains, paired_bootstrap
-from dissect.sparsity import select_masks, swap_masks
-from dissect.sparsity.density import keep_mask
+from dissect.sparsity import swap_masks
 from dissect.training.evaluate import rank_examples
 
 METRICS = ("hr@20", "mrr@20")
@@ -134,9 +132,7 @@ def intervene_run(
     folder, spec, result = finished(run)
     wanted = _wanted(retrain, spec)
     model = load_model(run)
-    data = load(spec.dataset, data_dir=data_dir or spec.data_dir or None, progress=not quiet)
-    if data.sha256 != result["dataset"]["sha256"]:
-        raise DissectError(f"data set {spec.dataset!r} has changed since {run} was made")
+    data = data_of(run, data_dir, progress=not quiet)
     splits = make_splits(data, spec, torch.device("cpu"), refit=spec.refit)
     sessions = np.asarray(splits.test_examples.session)
     options: Any = {"ties": spec.ties, "seen": splits.seen}
@@ -220,13 +216,10 @@ def _retrain(
     def train(name: str, against: str, kept: Any = None, total: Any = None, masks: Any = None, **changes: Any) -> None:
         if not quiet:
             sys.stderr.write(f"training: {name}\n")
-        options = {k: v for k, v in vars(plain.replace(**changes)).items() if k not in ("model", "mask")}
-        with redirect_stdout(StringIO()):  # its table is for a run by itself
-            first = Path(start).parent if start and plain.replace(**changes).init_seed is None else None
-            found = start_run(
-                spec.model, options, out=out, init=first, force=False, quiet=quiet, mask=masks, resume=True
-            )
-        with np.load(out / found["run_id"] / record.RANKS) as arrays:
+        one = plain.replace(**changes)
+        init = Path(start).parent if start and one.init_seed is None else None
+        folder = train_as(one, out=out, init=init, masks=masks, quiet=quiet)
+        with np.load(folder / record.RANKS) as arrays:
             add(name, against, arrays["rank"], kept, total)
 
     intact = "retrained: intact"
@@ -237,10 +230,10 @@ def _retrain(
                 train(f"retrained: without {part}", intact, 0, size, delete=part)
     if not spec.sparse:
         return
-    tensors = list(wrapped_model(run).tensors())
-    own = {name: keep_mask(theta, s, spec.rule, spec.threshold) for _, name, theta, s in tensors}
+    instrument = wrapped_model(run)
+    own = masks_of(instrument, spec.rule, instrument.threshold)
     by_part: dict[str, dict[str, Tensor]] = {}
-    for part, name, _, _ in tensors:
+    for part, name, _, _ in instrument.tensors():
         by_part.setdefault(part, {})[name] = own[name]
     kept, total = sum(int(m.sum()) for m in own.values()), sum(m.numel() for m in own.values())
     if "mask" in wanted:
@@ -248,9 +241,7 @@ def _retrain(
         new = {"init_seed": spec.seed + NEW_SEED}
         train("retrained: the run's mask, new first weights", intact, kept, total, own, **new)
     if "random" in wanted:
-        keep = {part: sum(int(m.sum()) for m in masks.values()) for part, masks in by_part.items()}
-        generator = torch.Generator().manual_seed(spec.seed)
-        drawn = select_masks(tensors, keep, "random", generator)
+        drawn = masks_of(instrument, spec.rule, instrument.threshold, "random", spec.seed)
         train("retrained: random masks, as many weights a part", intact, kept, total, drawn)
     if "swap" in wanted:
         for first, second in itertools.combinations(by_part, 2):

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +18,15 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from dissect.batch import Batch
-from dissect.data import Dataset, load
+from dissect.data import Dataset
 from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.held import write_masks
-from dissect.experiment.main import start_run
-from dissect.experiment.prune import masks_of, pruned_name
+from dissect.experiment.main import train_as
+from dissect.experiment.prune import kept_by_part, masks_of, pruned_name
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import make_splits
-from dissect.experiment.use import finished, load_model, wrapped_model
+from dissect.experiment.use import data_of, finished, load_model, wrapped_model
 from dissect.experiment.weights import load_weights, write_weights
 from dissect.models import build
 from dissect.sparsity import L0, Instrument, apply_masks, iterative_magnitude, l0_wrap, select_masks, warmup_weight
@@ -90,13 +88,9 @@ def prune_by_training(
             f"--method {method} trains the whole model from its first weights; {run} deletes, masks or takes over some"
         )
     instrument = wrapped_model(run)
-    data = load(spec.dataset, data_dir=data_dir or spec.data_dir or None, progress=not quiet)
-    if data.sha256 != result["dataset"]["sha256"]:
-        raise DissectError(f"data set {spec.dataset!r} has changed since {run} was made")
+    data = data_of(run, data_dir, progress=not quiet)
     spec = spec.replace(data_dir=str(data_dir) if data_dir else spec.data_dir)
-    keep = {part: 0 for part, _, _, _ in instrument.tensors()}
-    for part, name, _, _ in instrument.tensors():
-        keep[part] += int(masks_of(instrument, spec.rule, instrument.threshold)[name].sum())
+    keep = kept_by_part(instrument, masks_of(instrument, spec.rule, instrument.threshold))
     if method == "imp":
         found, dense, test, note = _imp(spec, instrument, keep, rounds, folder.path.parent, result["steps"], quiet)
     else:
@@ -134,12 +128,7 @@ def _imp(
     last: list[Path] = []
 
     def run(steps: int, init: Path | None, masks: dict[str, Tensor] | None, **changes: Any) -> Path:
-        options = {k: v for k, v in vars(plain.replace(steps=steps, **changes)).items() if k not in ("model", "mask")}
-        with redirect_stdout(StringIO()):
-            found = start_run(
-                spec.model, options, out=out, init=init, force=False, quiet=quiet, mask=masks, resume=True
-            )
-        last.append(out / found["run_id"])
+        last.append(train_as(plain.replace(steps=steps, **changes), out=out, init=init, masks=masks, quiet=quiet))
         return last[-1]
 
     # Without refit: weights that had seen the validation sessions would be selected on them afterwards.
@@ -148,8 +137,8 @@ def _imp(
     def train(model: torch.nn.Module, masks: dict[str, Tensor]) -> None:
         if not quiet:
             sys.stderr.write(f"training: round {len(last)} of {rounds + 1}\n")
-        some = all(bool(mask.all()) for mask in masks.values())
-        load_weights(model, run(max(1, steps - early), rewind, None if some else masks) / record.WEIGHTS)
+        whole = all(bool(mask.all()) for mask in masks.values())
+        load_weights(model, run(max(1, steps - early), rewind, None if whole else masks) / record.WEIGHTS)
 
     model = load_model(rewind).train()
     masks = iterative_magnitude(model, names, keep, rounds, train, model.state_dict())

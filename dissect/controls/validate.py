@@ -17,7 +17,7 @@ import torch
 
 from dissect import __version__
 from dissect.controls.worlds import EXPECTED, LOSS, MARGIN, Setting, judge, run_task, tasks
-from dissect.data.worlds import make
+from dissect.data.worlds import TEST, make
 from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.machine import environment
@@ -191,7 +191,7 @@ def _print(result: dict[str, Any], folder: Path) -> None:
     table = Table(
         title=f"SR-GNN, d {setting['dim']}, {setting['noise']} noise, KL x{setting['kl_scale']:g}, seed "
         f"{setting['seed']}, {setting['steps']:,} steps (wrapped {setting['sparse_steps']:,}); HR@1 in percent of "
-        f"{round(setting['sessions'] * 0.2):,} test examples",
+        f"{round(setting['sessions'] * TEST):,} test examples",
         caption=f"more, slightly more: the interval of density minus shadows' keep-rate lies above {MARGIN:g}, above "
         f"0; needed: deleting the part and training again loses half of HR@1; helps: more than {LOSS:g} points; idle: "
         "less",

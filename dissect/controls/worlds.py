@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from dissect.data import expand
-from dissect.data.worlds import make
+from dissect.data.worlds import TEST, make
 from dissect.experiment.held import all_dropped, holding
 from dissect.experiment.splits import packed
 from dissect.models import SessionModel, build
@@ -240,5 +240,5 @@ def judge(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _hits(result: dict[str, Any]) -> np.ndarray:
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(result["hits"]), np.uint8))
-    count = round(result["setting"]["sessions"] * 0.2)
+    count = round(result["setting"]["sessions"] * TEST)
     return bits[:count].astype(np.float64)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,32 @@ def start_run(
         if run.world.main:
             _clear(run, force, resume)
     return _finish(run, None if init is None else init / record.WEIGHTS)
+
+
+def train_as(spec: Spec, *, out: Path, init: Path | None, masks: Masks | None, quiet: bool) -> Path:
+    """Run a spec as one step of something larger: without a table, and gone on with where it was stopped.
+
+    Returns
+    -------
+    Path
+        The run's folder; a finished run of the same id is used as it is.
+    """
+    options = {k: v for k, v in vars(spec).items() if k not in ("model", "mask")}
+    with redirect_stdout(StringIO()):
+        found = start_run(spec.model, options, out=out, init=init, force=False, quiet=quiet, mask=masks, resume=True)
+    return out / found["run_id"]
+
+
+def end_process() -> None:
+    """End a process that is not the first of several, at once; nothing in the first.
+
+    Its work is done, and a native thread of the process group may still be on its way out: the interpreter's own exit
+    would now and then abort the process for that ("terminate called without an active exception").
+    """
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _clear(run: Run, force: bool, resume: bool) -> None:
@@ -87,11 +115,7 @@ def _finish(run: Run, init: Path | None) -> dict[str, Any]:
         signal.signal(signal.SIGTERM, before)
     run.world.leave()
     if not run.world.main:
-        # Its work is done, and a native thread of the process group may still be on its way out: the interpreter's own
-        # exit would now and then abort the process for that ("terminate called without an active exception").
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        return result
     figure = None
     if result["density"]:
         from dissect.report.plot import write_density_figure

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dissect.data import load
 from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.held import write_masks
 from dissect.experiment.machine import pick_device
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import Splits, make_splits
-from dissect.experiment.use import finished, weights_file, wrapped_model
+from dissect.experiment.use import data_of, finished, weights_file, wrapped_model
 from dissect.experiment.weights import write_weights
 from dissect.models import SessionModel
 from dissect.sparsity import METHODS, Instrument, apply_masks, keep_mask, measure, select_masks, shrink
@@ -74,15 +74,13 @@ def prune_run(
     DissectError
         If the run is not finished, has nothing to prune or no weights, or its data set is not there or has changed.
     """
-    folder, spec, result = finished(run)
+    folder, spec, _ = finished(run)
     if not spec.sparse:
         raise DissectError(f"{run} has nothing to prune: it was run with --sparsify none")
     rule = rule or spec.rule
     threshold = get_rule(rule, spec.threshold if threshold is None and rule == spec.rule else threshold)[1]
     weights_file(folder)  # first: without weights nothing else is worth saying
-    data = load(spec.dataset, data_dir=data_dir or spec.data_dir or None)
-    if data.sha256 != result["dataset"]["sha256"]:
-        raise DissectError(f"data set {spec.dataset!r} has changed since {run} was made")
+    data = data_of(run, data_dir)
     device = pick_device("auto")
     splits = make_splits(data, spec, device, refit=spec.refit)
     instrument = wrapped_model(run)
@@ -125,19 +123,26 @@ def masks_of(instrument: Instrument, rule: str, threshold: float, method: str = 
         return own
     if method not in METHODS:
         raise DissectError(f"unknown method {method!r}; choose from {', '.join(METHODS)}, l0, imp")
-    keep = {part: 0 for part, _, _, _ in tensors}
-    for part, name, _, _ in tensors:
-        keep[part] += int(own[name].sum())
-    return select_masks(tensors, keep, method, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return select_masks(tensors, kept_by_part(instrument, own), method, generator)
 
 
-def _counts(instrument: Instrument, masks: dict[str, Tensor]) -> list[dict[str, Any]]:
-    rows = []
-    for part in instrument.modules:
-        mine = [masks[name] for p, name, _, _ in instrument.tensors() if p == part]
-        kept, total = sum(int(m.sum()) for m in mine), sum(m.numel() for m in mine)
-        rows.append({"part": part, "kept": kept, "total": total, "density": kept / total if total else None})
-    return rows
+def kept_by_part(instrument: Instrument, masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """Part -> how many of its wrapped weights the masks keep."""
+    keep = dict.fromkeys(instrument.modules, 0)
+    for part, name, _, _ in instrument.tensors():
+        keep[part] += int(masks[name].sum())
+    return keep
+
+
+def _counts(instrument: Instrument, masks: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    total = dict.fromkeys(instrument.modules, 0)
+    for part, _, theta, _ in instrument.tensors():
+        total[part] += theta.numel()
+    return [
+        {"part": part, "kept": kept, "total": total[part], "density": kept / total[part] if total[part] else None}
+        for part, kept in kept_by_part(instrument, masks).items()
+    ]
 
 
 def _shrink(dense: torch.nn.Module, splits: Splits) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dissect.batch import Batch
+from dissect.data import Dataset, load
 from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.record import RunFolder
@@ -27,6 +28,21 @@ def finished(run: Path) -> tuple[RunFolder, Spec, dict[str, Any]]:
     if folder.result is None:
         raise DissectError(f"{run} is not finished; dissect run --resume {run} goes on")
     return folder, spec, folder.result
+
+
+def data_of(run: Path, data_dir: Path | None = None, progress: bool = False) -> Dataset:
+    """The data set that a finished run was made on; `data_dir` outranks the spec's.
+
+    Raises
+    ------
+    DissectError
+        If it is not there, or has changed since.
+    """
+    _, spec, result = finished(run)
+    data = load(spec.dataset, data_dir=data_dir or spec.data_dir or None, progress=progress)
+    if data.sha256 != result["dataset"]["sha256"]:
+        raise DissectError(f"data set {spec.dataset!r} has changed since {run} was made")
+    return data
 
 
 def weights_file(folder: RunFolder, pruned: bool = False) -> Path:

@@ -88,12 +88,12 @@ def row_keys(batch: Packed, rows: tuple[int, ...], where: str) -> Tensor:
     return mix(batch.keys()[session] + place * _GOLDEN)
 
 
-def keyed_normal(keys: Tensor, columns: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal numbers that are a function of key, column and seed, (rows, columns)."""
+def keyed_normal(keys: Tensor, columns: int, seed: int) -> Tensor:
+    """Standard normal numbers that are a function of key, column and seed, (rows, columns) float32."""
     column = mix(torch.arange(columns, device=keys.device) + (seed << 32))
     bits = mix(keys[:, None] + column)
     # 23 bits and a half: in fp32 a 24th would round the largest to 1, whose normal number is infinite.
-    uniform = ((bits >> 41) & 0x7FFFFF).to(dtype).add_(0.5).div_(1 << 23)
+    uniform = ((bits >> 41) & 0x7FFFFF).float().add_(0.5).div_(1 << 23)
     return torch.erfinv(uniform.mul_(2).sub_(1)).mul_(2**0.5)
 
 

@@ -78,7 +78,7 @@ def test_falls_with_length_and_faster():
     assert judge(rule, {"a": [run(0, **lengths(3, 3, 1)), run(1, **lengths(3, 4, 1))], "b": []}).word == "fails"
     rule = claim("faster", pairs=[["a", "b"]])
     found = {"a": [run(s, seconds_per_epoch=v, device="cpu") for s, v in ((0, 2.0), (1, 3.0))],
-             "b": [run(0, seconds_per_epoch=4.0, device="cpu")]}  # fmt: skip
+             "b": [run(0, seconds_per_epoch=4.6, device="cpu")]}  # fmt: skip
     assert judge(rule, found).word == "holds"
     assert judge(rule, {"a": found["b"], "b": found["a"]}).word == "fails"
     assert judge(rule, {**found, "b": [run(0, seconds_per_epoch=2.5, device="cpu")]}).word == "undecided"
