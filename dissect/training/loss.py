@@ -4,11 +4,12 @@ The plain path, ``cross_entropy(query @ table.T, targets)``, writes and reads th
 gradient half a dozen times. Here a tile of the table is read once: scored, exponentiated against a running
 maximum (Milakov and Gimelshein 2018, arXiv 1805.02867), and multiplied back at once into the queries' gradient,
 while it is in cache. The backward pass is one matrix product a tile, written into its place in the table's
-gradient.
+gradient. Scores are held in units of log 2: exp2 takes a third of exp's time on a CPU.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dissect.training.precision import differentiable_matmul, matmul
+from dissect.training.precision import differentiable_matmul, matmul, native_bf16
 
 #: Scores of a tile on a CPU (1.2 MB), which stay in its cache: 3,072 items for a batch of 100, 600 for one of 512.
 TILE = 3072 * 100
@@ -31,6 +32,7 @@ ACCELERATOR_TILE = 1 << 26
 
 #: Sums of plain exponentials that are trusted, far from what fp32 can't hold; outside, scores are shifted.
 TRUSTED = (1e-25, 1e30)
+LOG2E = math.log2(math.e)
 
 
 class _Options(NamedTuple):
@@ -54,7 +56,7 @@ class _Scan:
     kept : Tensor, (items x B,) or empty
         exp(score - peak), tile after tile, where `keep` is set.
     peaks : Tensor, (tiles, B)
-        What was subtracted from each tile's scores: the highest score so far, or zero.
+        What was subtracted from each tile's scores, in units of log 2: the highest score so far, or zero.
     total : Tensor, (B,)
         Sum of exp(score - last peak).
     pull : Tensor, (B, d)
@@ -67,9 +69,13 @@ class _Scan:
         batch, items = query.shape[0], table.shape[0]
         self.query, self.table, self.options, self.shifted = query, table, options, shifted
         self.tiles = _tiles(batch, items, query.device)
+        # A CPU's products of bfloat16 matrices are fast, and have bfloat16 results: so are the blocks then.
+        narrow = options.bf16 and query.device.type == "cpu" and native_bf16("cpu")
+        self.factor = torch.bfloat16 if narrow else table.dtype
+        self.columns = (query * LOG2E).to(self.factor).t()
         self.scale = query.new_empty(items) if options.cosine else None  # 1 / |e|
-        self.kept = query.new_empty(batch * items if keep else 0)
-        spare = query.new_empty(0 if keep else batch * (self.tiles[0][1] - self.tiles[0][0]))
+        self.kept = query.new_empty(batch * items if keep else 0, dtype=self.factor)
+        spare = query.new_empty(0 if keep else batch * (self.tiles[0][1] - self.tiles[0][0]), dtype=self.factor)
         self.peaks = query.new_zeros(len(self.tiles), batch)
         self.total, self.pull = query.new_zeros(batch), torch.zeros_like(query)
         self.peak = query.new_full((batch,), -torch.inf) if shifted else query.new_zeros(batch)
@@ -77,23 +83,23 @@ class _Scan:
             if self.scale is not None:
                 torch.linalg.vector_norm(table[i:j], dim=1, out=self.scale[i:j]).clamp_min_(1e-12).reciprocal_()
             buffer = self.kept[batch * i : batch * j] if keep else spare[: batch * (j - i)]
-            block = self._scores(k, buffer.view(j - i, batch))
+            rows = self._rows(i, j)
+            block = matmul(rows, self.columns, options.bf16, out=buffer.view(j - i, batch))
             if shifted:
                 last, self.peak = self.peak, torch.maximum(self.peak, block.amax(0))
                 self.peaks[k] = self.peak
                 block.sub_(self.peak)
-                shrink = torch.exp(last - self.peak)  # brings what was summed before to the new peak
+                shrink = torch.exp2(last - self.peak)  # brings what was summed before to the new peak
                 self.total.mul_(shrink)
                 self.pull.mul_(shrink[:, None])
-            self.total.add_(block.exp_().sum(0))
+            self.total.add_(block.exp2_().sum(0, dtype=self.total.dtype))
             if with_pull:
-                block = block if self.scale is None else block * self.scale[i:j, None]
-                matmul(block.t(), table[i:j], options.bf16, add_to=self.pull)
+                matmul(block.t(), rows, options.bf16, add_to=self.pull)
 
-    def _scores(self, k: int, out: Tensor | None = None) -> Tensor:
-        i, j = self.tiles[k]
-        block = matmul(self.table[i:j], self.query.t(), self.options.bf16, out=out)
-        return block if self.scale is None else block.mul_(self.scale[i:j, None])
+    def _rows(self, i: int, j: int) -> Tensor:
+        """The tile's rows as factors: (items of the tile, d), of unit length for a cosine."""
+        rows = self.table[i:j] if self.scale is None else self.table[i:j] * self.scale[i:j, None]
+        return rows.to(self.factor)
 
     def exponentials(self, k: int) -> Tensor:
         """exp(score - peak) of a tile, (items of the tile, B): kept, or computed anew."""
@@ -101,7 +107,7 @@ class _Scan:
         batch = self.query.shape[0]
         if len(self.kept):
             return self.kept[batch * i : batch * j].view(j - i, batch)
-        return self._scores(k).sub_(self.peaks[k]).exp_()
+        return matmul(self._rows(i, j), self.columns, self.options.bf16).sub_(self.peaks[k]).exp2_()
 
     def trusted(self) -> bool:
         """Whether plain exponentials neither overflowed nor vanished; waits for the device."""
@@ -128,7 +134,7 @@ class _ItemCrossEntropy(torch.autograd.Function):
             rows = rows * scan.scale[targets][:, None]
         ctx.save_for_backward(query, table, targets, rows)
         ctx.scan = scan
-        return (scan.total.log() + scan.peak - (query * rows).sum(1)).mean()
+        return (scan.total.log() + scan.peak / LOG2E - (query * rows).sum(1)).mean()
 
     @staticmethod
     @once_differentiable
@@ -142,10 +148,10 @@ class _ItemCrossEntropy(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_table = torch.empty_like(table)
             # softmax = exponential * weight; the weight is moved to the queries, which are fewer numbers.
-            weights = torch.exp(scan.peaks - scan.peak) * (share / scan.total)  # (tiles, B)
+            weights = torch.exp2(scan.peaks - scan.peak) * (share / scan.total)  # (tiles, B)
             scale = scan.scale
             for k, (i, j) in enumerate(scan.tiles):
-                weighed = query * weights[k][:, None]
+                weighed = (query * weights[k][:, None]).to(scan.factor)
                 out = matmul(scan.exponentials(k), weighed, scan.options.bf16, out=grad_table[i:j])
                 if scale is not None:
                     _through_norm(out, table[i:j], scale[i:j])
@@ -178,8 +184,8 @@ def item_cross_entropy(
     cosine : bool
         Whether the table's rows are to be L2-normalised.
     bf16 : bool
-        Whether the factors of the matrix products are rounded to bfloat16; sums, exponentials and gradients stay
-        in fp32.
+        Whether the factors of the matrix products are rounded to bfloat16; sums and gradients stay in fp32. On a
+        CPU with bfloat16 products (`native_bf16`) each block's results, scores among them, are rounded too.
 
     Returns
     -------

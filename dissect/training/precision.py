@@ -53,7 +53,20 @@ def matmul(
     bf16 : bool
         Whether `a` and `b` are rounded to bfloat16 first; the products are summed in fp32.
     out, add_to : Tensor, (n, m), at most one of them
+
+    Notes
+    -----
+    Factors that come in bfloat16 are multiplied as they are: summed in fp32, the result rounded to bfloat16 before
+    it is written or added. A CPU has no product of them with an fp32 result; of one with AVX512_BF16 but no AMX,
+    this is the form that is faster than fp32 (by 2 on a Zen 4).
     """
+    if a.dtype == torch.bfloat16 and a.device.type == "cpu":
+        if out is not None and out.dtype == a.dtype:
+            return torch.mm(a, b, out=out)
+        product = torch.mm(a, b)
+        if add_to is not None:
+            return add_to.add_(product)
+        return product if out is None else out.copy_(product)
     if bf16 and a.device.type == "cuda":
         product = _mm_bf16(a.bfloat16(), b.bfloat16(), out)
         return product if add_to is None else add_to.add_(product)

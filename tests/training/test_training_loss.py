@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dissect.training import loss as module
+from dissect.training import precision
 from dissect.training.loss import item_cross_entropy, plain_item_cross_entropy
 
 
@@ -93,7 +94,16 @@ def test_scores_beyond_plain_exponentials_are_shifted(scale: float) -> None:
 
 
 @pytest.mark.parametrize("cosine", [False, True])
-def test_bf16_rounds_the_factors_and_nothing_else(cosine: bool) -> None:
+@pytest.mark.parametrize("native", [False, True])  # factors rounded alone, or the blocks of scores too
+@pytest.mark.parametrize("keep", [1 << 27, 0])
+@pytest.mark.parametrize("trusted", [module.TRUSTED, (1.0, 1.0)])
+def test_bf16_is_close_and_its_gradients_are_fp32(
+    monkeypatch: pytest.MonkeyPatch, cosine: bool, native: bool, keep: int, trusted: tuple[float, float]
+) -> None:
+    for place in (module, precision):
+        monkeypatch.setattr(place, "native_bf16", lambda device_type: native)
+    monkeypatch.setattr(module, "KEEP", keep)
+    monkeypatch.setattr(module, "TRUSTED", trusted)
     query, table, targets = tensors(3000, batch=20, dim=64, dtype=torch.float32)
     exact, rounded = (item_cross_entropy(query, table, targets, cosine, bf16) for bf16 in (False, True))
     assert exact != rounded
