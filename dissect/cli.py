@@ -399,6 +399,7 @@ def compare(
 )
 @click.option("--keep", is_flag=True, help="Copy each finished run, without weights, into the records.")
 @click.option("--seed", "seeds", type=int, multiple=True, help="Run only this seed; may be given again.")
+@click.option("--precision", help="Of every run's matrix products, instead of FILE's: fp32 or bf16.")
 @click.option("--dry-run", is_flag=True, help="List the runs, and which are recorded.")
 @click.option("--format", "how", default="text", show_default=True, help="Of the table: text, markdown or latex.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie (else DISSECT_DATA, cache).")

@@ -69,9 +69,10 @@ def _draw(result: dict[str, Any], name: str) -> list[Path]:
             top.set_xlabel("density (|: shadow columns)", fontsize=8.5)
             bottom.set_xlabel("HR@1, %", fontsize=8.5)
         tested = round(setting["sessions"] * TEST)
+        train = setting["sessions"] - tested
         text = (
             f"SR-GNN, d {setting['dim']}, {setting['noise']} noise, KL x{setting['kl_scale']:g}, log alpha < 3, "
-            f"{setting['sparse_steps']:,} steps (dense {setting['steps']:,}) on {setting['sessions'] - tested:,} examples, "
+            f"{setting['sparse_steps']:,} steps (dense {setting['steps']:,}) on {train:,} examples, "
             f"seed {setting['seed']}. Above: kept / total; the tick is the keep-rate of noise inputs.\nBelow, of "
             f"{tested:,} test examples: line: intact; filled: the part deleted and the model trained again; open: its "
             "weights set to zero."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dissect.experiment.spec import Spec
 from dissect.models.recipes import READOUTS, choose, options_of
 from dissect.report.runs import Run, read_run
 from dissect.report.statistics import parse_metric
+from dissect.training.precision import PRECISIONS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,6 +74,17 @@ class Suite:
     def labels(self) -> list[str]:
         """Labels, in the file's order."""
         return list(dict.fromkeys(entry.label for entry in sorted(self.entries, key=lambda e: e.order)))
+
+    def with_precision(self, precision: str) -> Suite:
+        """The same runs with matrix products of this precision."""
+        changed = {"precision": precision}
+        return replace(
+            self,
+            entries=tuple(
+                replace(entry, spec=entry.spec.replace(**changed), options={**entry.options, **changed})
+                for entry in self.entries
+            ),
+        )
 
 
 def load_suite(path: Path | str, variant: str = "small") -> Suite:
@@ -168,10 +180,18 @@ def _entries(merged: Mapping[str, Any], first: int) -> Iterator[Entry]:
         yield Entry(label, axes, spec, priority, options, order)
 
 
-def find_records(suite: Suite, places: Iterable[Path | str]) -> dict[int, Path]:
+def find_records(suite: Suite, places: Iterable[Path | str], *, any_precision: bool = False) -> dict[int, Path]:
     """Finished runs of a suite's entries, by the entry's number, whatever their folders are called.
 
     A run is an entry's if every scientific field of its spec is; the first place that has it counts.
+
+    Parameters
+    ----------
+    suite : Suite
+    places : paths
+        Searched with all folders in them.
+    any_precision : bool
+        Whether a label of which no run is there takes those of another precision of the matrix products.
     """
     there: dict[str, Path] = {}
     for place in places:
@@ -182,8 +202,16 @@ def find_records(suite: Suite, places: Iterable[Path | str]) -> dict[int, Path]:
             except (OSError, DissectError):
                 continue  # another version's, or none
             there.setdefault(spec.science, folder.path)
-    found = {i: there.get(entry.spec.science) for i, entry in enumerate(suite.entries)}
-    return {i: path for i, path in found.items() if path is not None}
+    found = {i: there[entry.spec.science] for i, entry in enumerate(suite.entries) if entry.spec.science in there}
+    if not any_precision:
+        return found
+    for label in suite.labels:
+        numbers = [i for i, entry in enumerate(suite.entries) if entry.label == label]
+        for precision in PRECISIONS:
+            if not any(i in found for i in numbers):  # one row is of one precision
+                sciences = {i: suite.entries[i].spec.replace(precision=precision).science for i in numbers}
+                found |= {i: there[science] for i, science in sciences.items() if science in there}
+    return found
 
 
 def rows(suite: Suite, found: Mapping[int, Path]) -> dict[str, list[Path]]:
@@ -196,7 +224,10 @@ def rows(suite: Suite, found: Mapping[int, Path]) -> dict[str, list[Path]]:
 
 
 def read_rows(file: Path | str, variant: str, places: Iterable[Path | str]) -> tuple[Suite, dict[str, list[Run]]]:
-    """A suite file and its finished runs in `places`, read: label -> runs, none where it has not been run."""
+    """A suite file and its finished runs in `places`, read: label -> runs, none where it has not been run.
+
+    Of a label that was not run in its precision, the runs in the other one are taken.
+    """
     suite = load_suite(file, variant)
-    found = rows(suite, find_records(suite, places))
+    found = rows(suite, find_records(suite, places, any_precision=True))
     return suite, {label: [read_run(path) for path in paths] for label, paths in found.items()}

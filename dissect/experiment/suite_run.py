@@ -207,12 +207,15 @@ def suite_command(
     how: str,
     data_dir: str | None,
     device: str | None,
+    precision: str | None = None,
     quiet: bool,
 ) -> int:
     """`dissect suite`: run, print one table and write it; returns how many runs are left or failed."""
     choose_format(how)
     limit = None if budget is None else seconds(budget)
     suite = load_suite(file, variant)
+    if precision is not None:
+        suite = suite.with_precision(precision)
     records = records or file.resolve().parent.parent / "records"
     unknown = set(seeds) - {entry.spec.seed for entry in suite.entries}
     if unknown:

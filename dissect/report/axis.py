@@ -153,12 +153,14 @@ def describe(runs: Sequence[Run]) -> str:
     trained = span(result["dataset"]["train_examples"] for result in results)
     subset = f", {data['max_train']:,} training sessions drawn anew for each seed" if data.get("max_train") else ""
     seeds = sorted({result["seed"] for result in results})
+    rounded = sorted({run.spec["model"] for run in runs if run.spec.get("precision") == "bf16"})
     setting = [f"{name} {_listed(run.spec.get(key) for run in runs)}" for key, name in _SETTING]
     return (
         f"{data['name']}{subset}, {trained} training examples, protocol {protocol['name']}"
         f"{', refit' if protocol['refit'] else ''}, ties {protocol['ties']}; "
         f"N = {data['test_examples']:,} test examples; {', '.join(setting)}; "
-        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        f"{'; products of bfloat16 factors: ' * bool(rounded)}{', '.join(rounded)}."
     )
 
 

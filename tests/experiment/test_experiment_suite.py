@@ -198,6 +198,23 @@ def test_records_of_other_science_do_not_count(file: Path, toy_data: Path, tmp_p
     assert len(find_records(suite, [tmp_path / "out"])) == 8
 
 
+def test_a_row_may_be_of_another_precision_but_of_one(file: Path, toy_data: Path, tmp_path: Path) -> None:
+    shared = 'dataset = "toy"\nsparsify = "none"\ndim = 4\nsteps = 2\nseed = [0, 1]'
+    file.write_text(f'[defaults]\n{shared}\n[[runs]]\nmodel = "meanpool"\n')
+    suite = load_suite(file)
+    rounded = suite.with_precision("bf16")
+    out = tmp_path / "out"
+    ours: dict[str, Any] = {"out": out, "data_dir": str(toy_data), "quiet": True}
+    found, failed = run_suite(rounded, **ours)
+    assert (len(found), failed) == (2, [])
+    assert find_records(suite, [out]) == {}
+    assert find_records(suite, [out], any_precision=True) == found
+    run_suite(suite, seeds=[1], **ours)
+    assert list(find_records(suite, [out], any_precision=True)) == [1], "one row is of one precision"
+    with pytest.raises(DissectError, match="unknown precision 'fp16'"):
+        suite.with_precision("fp16")
+
+
 def _command(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dissect", "suite", str(file), *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
