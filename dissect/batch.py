@@ -92,6 +92,17 @@ class Batch:
         """Position of each session's last click in the packed order, (B,) int64."""
         return self.offsets[1:] - 1
 
+    def tail(self, window: int) -> Batch:
+        """The last `window` clicks of each session, or all where there are fewer."""
+        if int(self.lengths.max()) <= window:
+            return self
+        kept = self.lengths.clamp_max(window)
+        offsets = torch.cat([kept.new_zeros(1), kept.cumsum(0)])
+        count = int(offsets[-1])
+        shift = torch.repeat_interleave(self.offsets[1:] - offsets[1:], kept, output_size=count)
+        items = self.items.index_select(0, torch.arange(count, device=shift.device) + shift)
+        return Batch(items, offsets, self.targets, self.span)
+
     def keys(self) -> Tensor:
         """A number for each session, (B,) int64, that follows from its clicks and their order alone."""
         return self._keys

@@ -31,6 +31,7 @@ from dissect.experiment.weights import load_weights, write_weights
 from dissect.models import build
 from dissect.sparsity import L0, Instrument, apply_masks, iterative_magnitude, l0_wrap, select_masks, warmup_weight
 from dissect.training.evaluate import metrics, rank_examples
+from dissect.training.optimizers import make_optimizer
 from dissect.training.plan import Plan
 from dissect.training.progress import Progress
 from dissect.training.train import Loop
@@ -174,13 +175,14 @@ def _l0(
     splits = make_splits(data, spec, torch.device("cpu"), refit=spec.refit)
     torch.manual_seed(spec.seed)
     model = build(spec.recipe, data.items, spec.dim, spec.sigma, data.longest)
+    model.prepare(splits.train)
     layers = [name for part in instrument.modules.values() for name in part]
     gates = l0_wrap(model, layers, len(splits.train), lam=lam)
     plan = Plan(len(splits.train), spec.batch_size, steps, spec.seed, spec.lr_step, spec.lr_gamma)
     groups = gates.param_groups(spec.lr, spec.lr_sigma, spec.weight_decay)
     # The gates' rate is constant, as that of log sigma^2 is: the loop knows it by that name.
     groups = [{**group, "name": "sigma" if group["name"] == "gates" else group["name"]} for group in groups]
-    optimizer = torch.optim.Adam(groups, fused=True)
+    optimizer = make_optimizer(spec.optimizer, groups, spec.lr)
     bar = Progress(f"L0 gates on {spec.dataset}", quiet=quiet)
     Loop(model, splits.train, optimizer, plan, [bar], _Gated(gates, spec, steps)).run()
     # The most open gates; log_a is their order, shifted so that magnitude can be asked for it.

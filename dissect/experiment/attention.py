@@ -77,8 +77,9 @@ def attention_sample(model: SessionModel, examples: PackedExamples, first_id: in
 def _weights(model: SessionModel, examples: PackedExamples, chosen: Tensor) -> tuple[Batch, Tensor | None]:
     batch = examples.batch(chosen.to(examples.clicks.device))
     with evaluating(model):
-        weights = model.readout.attention(model.encoder(batch, model.embedding.weight))
-    return batch, None if weights is None else weights.float().cpu()
+        encoded = model.encode(batch)
+        weights = model.readout.attention(encoded)
+    return encoded.batch, None if weights is None else weights.float().cpu()
 
 
 def _mean(values: Tensor) -> float:

@@ -32,6 +32,7 @@ from dissect.training.bench import (
     step_work,
 )
 from dissect.training.memory import keep_large_allocations
+from dissect.training.optimizers import make_optimizer
 from dissect.training.plan import Plan
 from dissect.training.train import Loop
 
@@ -76,6 +77,7 @@ def make_loop(data: Dataset, splits: Splits, spec: Spec, steps: int, sparse: boo
     device = splits.train.clicks.device
     torch.manual_seed(spec.seed)
     net = build(spec.recipe, data.items, spec.dim, spec.sigma, data.longest).to(device)
+    net.prepare(splits.train)
     plan = Plan(len(splits.train), spec.batch_size, steps, spec.seed)
     instrument = instrument_of(net, spec, plan, splits) if sparse else None
     groups: list[Any] = (
@@ -83,7 +85,7 @@ def make_loop(data: Dataset, splits: Splits, spec: Spec, steps: int, sparse: boo
         if instrument is not None
         else [{"params": list(net.parameters()), "weight_decay": spec.weight_decay}]
     )
-    optimizer = torch.optim.Adam(groups, lr=spec.lr, fused=True, capturable=device.type == "cuda")
+    optimizer = make_optimizer(spec.optimizer, groups, spec.lr, device.type == "cuda")
     return Loop(net, splits.train, optimizer, plan, penalty=instrument, bf16=spec.precision == "bf16")
 
 

@@ -27,6 +27,7 @@ from dissect.training.distributed import World
 from dissect.training.evaluate import metrics
 from dissect.training.loss import LOSSES
 from dissect.training.memory import keep_large_allocations
+from dissect.training.optimizers import make_optimizer
 from dissect.training.plan import Plan
 from dissect.training.progress import Progress
 from dissect.training.train import Loop
@@ -164,6 +165,7 @@ class Run:
         torch.manual_seed(spec.seed if spec.init_seed is None else spec.init_seed)
         splits = make_splits(self.data, spec, self.device, refit=phase == "refit")
         model = build(spec.recipe, self.data.items, spec.dim, spec.sigma, self.data.longest).to(self.device)
+        model.prepare(splits.train)
         if spec.init_seed is not None:
             torch.manual_seed(spec.seed)
         if init is not None:
@@ -180,7 +182,7 @@ class Run:
             everything = list(model.parameters())
             groups = [{"name": "rest", "params": everything, "lr": spec.lr, "weight_decay": spec.weight_decay}]
         captured = self.device.type == "cuda" and self.world.size == 1
-        optimizer = torch.optim.Adam(groups, lr=spec.lr, fused=True, capturable=captured)
+        optimizer = make_optimizer(spec.optimizer, groups, spec.lr, captured)
         if instrument is not None:
             instrument.guard(optimizer)
         outcome = Outcome(self, phase, splits, model, instrument, plan, extra)

@@ -14,6 +14,7 @@ from dissect.models.recipes import Recipe, choose, recipe_of
 from dissect.sparsity import NOISES, PRIORS, RULES
 from dissect.training.evaluate import TIES
 from dissect.training.loss import LOSSES
+from dissect.training.optimizers import OPTIMIZERS
 from dissect.training.precision import PRECISIONS
 
 #: Version of the run folder; part of every run id.
@@ -24,10 +25,11 @@ SETTINGS = ("published", "paper")
 HOW = ("device", "deterministic", "loss")
 _FROM_RECIPE = (
     "dim", "batch_size", "lr", "weight_decay", "lr_step", "lr_gamma", "sigma", "item_dropout", "options",
+    "optimizer",
 )  # fmt: skip
 _OUTSIDE_ID = ("data_dir", *HOW)
 #: Fields that came after the first records: no part of the id while they have the value that says as before.
-_SINCE = {"shadows": 0, "delete": "", "mask": "", "init_seed": None}
+_SINCE = {"optimizer": "adam", "shadows": 0, "delete": "", "mask": "", "init_seed": None}
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Spec:
     shadows : int
         Shadow columns of each wrapped matrix, the null for its density (0: none).
     options, item_dropout
-        The readout's options (levels, heads ...), all of them, and dropout of the item table.
-    dim, sigma, epochs, steps, batch_size, lr, weight_decay, lr_step, lr_gamma, patience, seed
+        The halves' options (levels, heads, encoder.layers ...), all of them, and dropout of the item table.
+    dim, sigma, epochs, steps, batch_size, lr, weight_decay, lr_step, lr_gamma, optimizer, patience, seed
         The model's width and its training; `steps` (0: unused) outranks `epochs`.
     protocol, refit, ties
         How epochs are selected and ranks counted.
@@ -98,6 +100,7 @@ class Spec:
     weight_decay: float = 1e-5
     lr_step: int = 3
     lr_gamma: float = 0.1
+    optimizer: str = "adam"
     patience: int = 3
     seed: int = 0
     protocol: str = "honest"
@@ -124,6 +127,7 @@ class Spec:
         choose("setting", self.setting, SETTINGS)
         choose("precision", self.precision, PRECISIONS)
         choose("loss", self.loss, LOSSES)
+        choose("optimizer", self.optimizer, OPTIMIZERS)
         choose("noise", self.noise, NOISES)
         choose("prior", self.prior, PRIORS)
         choose("rule", self.rule, RULES)

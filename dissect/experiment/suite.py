@@ -13,7 +13,7 @@ from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
-from dissect.models.recipes import READOUTS, choose, options_of
+from dissect.models.recipes import ENCODERS, READOUTS, choose, encoder_options_of, options_of
 from dissect.report.runs import Run, read_run
 from dissect.report.statistics import parse_metric
 from dissect.training.precision import PRECISIONS
@@ -155,6 +155,7 @@ def _entries(merged: Mapping[str, Any], first: int) -> Iterator[Entry]:
     # A run's weights can't be named before it is run: no init and no mask.
     known = {f.name for f in fields(Spec)} - {"options", "device", "data_dir", "init", "mask"}
     known |= {name for readout in READOUTS for name in options_of(readout)}
+    known |= {name for encoder in ENCODERS for name in encoder_options_of(encoder)}
     for key in merged:
         choose("key", key, sorted(known | set(_OWN)))
     lists = {k: v for k, v in merged.items() if isinstance(v, list) and k not in _PAIRS}

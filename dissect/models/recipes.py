@@ -10,40 +10,78 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dissect.errors import DissectError
-from dissect.models.encoders import GatedGraphEncoder, IdentityEncoder
+from dissect.models.encoders import (
+    AdaptiveEncoder,
+    DilatedEncoder,
+    EdgeOrderEncoder,
+    GatedGraphEncoder,
+    HypergraphEncoder,
+    IdentityEncoder,
+    NormalisedGraphEncoder,
+    RecurrentEncoder,
+    SelfAttentionEncoder,
+    StarGraphEncoder,
+)
 from dissect.models.readouts import (
+    AdaptiveReadout,
+    AdditiveReadout,
+    GraphAttentionReadout,
     LastItemReadout,
+    LastLinearReadout,
     MeanLastReadout,
     MeanReadout,
     MixerReadout,
     OfficialMixerReadout,
+    PositionalAttentionReadout,
+    ReversedReadout,
+    SelfAttentionReadout,
     SoftAttentionReadout,
+    StarAttentionReadout,
 )
 from dissect.models.scorers import SCORERS, Scorer
 from dissect.models.seams import Encoder, Readout
 from dissect.models.session_model import SessionModel
 from mixer import AttenMixerReadout, OfficialReadout
 
-ENCODERS: dict[str, Callable[[int], Encoder]] = {
+ENCODERS: dict[str, Callable[..., Encoder]] = {
     "gated-graph": GatedGraphEncoder,
     "identity": IdentityEncoder,
+    "normalised-graph": NormalisedGraphEncoder,
+    "star-graph": StarGraphEncoder,
+    "edge-order": EdgeOrderEncoder,
+    "hypergraph": HypergraphEncoder,
+    "self-attention": SelfAttentionEncoder,
+    "adaptive": AdaptiveEncoder,
+    "recurrent": RecurrentEncoder,
+    "dilated": DilatedEncoder,
 }
 READOUTS: dict[str, Callable[..., Readout]] = {
     "soft-attention": SoftAttentionReadout,
     "mean": MeanReadout,
     "mean-last": MeanLastReadout,
     "last-item": LastItemReadout,
+    "last-linear": LastLinearReadout,
     "attenmixer": MixerReadout,
     "attenmixer-official": OfficialMixerReadout,
+    "positional-attention": PositionalAttentionReadout,
+    "star-attention": StarAttentionReadout,
+    "self-attention": SelfAttentionReadout,
+    "graph-attention": GraphAttentionReadout,
+    "reversed": ReversedReadout,
+    "adaptive": AdaptiveReadout,
+    "additive": AdditiveReadout,
 }
-#: Readout -> what its options are read from; a readout that is not here has none.
+#: Readout -> what its options are read from, where that is not the readout itself.
 _CONFIGURED: dict[str, Callable[..., Any]] = {
-    "mean-last": MeanLastReadout,
     "attenmixer": AttenMixerReadout,
     "attenmixer-official": OfficialReadout,
 }
-#: Parameters of a readout that follow from the model or the data.
-_DERIVED = ("dim", "slots")
+#: Parameters of a half that follow from the model or the data.
+_DERIVED = ("dim", "out", "slots")
+#: Encoders whose parameters are no options: records of SR-GNN are older than options of encoders.
+_FIXED = ("gated-graph",)
+#: What the options of an encoder are called by, so that they can't be taken for a readout's.
+ENCODER_PREFIX = "encoder."
 
 Options = Mapping[str, Any]
 
@@ -67,7 +105,11 @@ class Recipe:
     item_dropout : float
         Dropout of the item table in training.
     options : mapping
-        Options of the readout, such as levels and heads; see `options_of`.
+        Options of the readout, such as levels and heads, and of the encoder, as ``encoder.layers``; see `options_of`.
+    optimizer : str
+        A key of `dissect.training.plan.OPTIMIZERS`.
+    start, window, max_norm
+        As for `SessionModel`.
     """
 
     encoder: str
@@ -83,6 +125,10 @@ class Recipe:
     sigma: float = 12.0
     item_dropout: float = 0.0
     options: Options = field(default_factory=dict)
+    optimizer: str = "adam"
+    start: str = "uniform"
+    window: int = 0
+    max_norm: float = 0.0
 
 
 def _attenmixer(about: str, encoder: str = "identity", **options: Any) -> Recipe:
@@ -107,6 +153,37 @@ RECIPES: dict[str, Recipe] = {
     "attenmixer-pr": _attenmixer("a query from every subset; sessions of at most 10 items", intents="subsets",
                                  levels=10),
     "srgnn+attenmixer": _attenmixer("SR-GNN's encoder, L2, Atten-Mixer (Table 3)", "gated-graph"),
+    "gcsan": Recipe(
+        "gated-graph", "self-attention", "dot", "GC-SAN (Xu et al., IJCAI'19)", dim=120, batch_size=50,
+    ),
+    "niser": Recipe(
+        "normalised-graph", "positional-attention", "cosine", "NISER+ (Gupta et al. 2019, arXiv 1909.04276)",
+        sigma=16.0, window=10, options={"positions": 10},
+    ),
+    "sgnnhn": Recipe(
+        "star-graph", "star-attention", "centred", "SGNN-HN (Pan et al., CIKM'20)", dim=256,
+    ),
+    "sgnnhn+attenmixer": _attenmixer("SGNN-HN's encoder, L2, Atten-Mixer (Table 3)", "star-graph"),
+    "lessr": Recipe(
+        "edge-order", "graph-attention", "dot", "LESSR (Chen and Wong, KDD'20)", dim=32, batch_size=512,
+        weight_decay=1e-4, optimizer="adamw", start="torch", max_norm=1.0,
+    ),
+    "dhcn": Recipe(
+        "hypergraph", "reversed", "dot", "DHCN with its self-supervised loss (Xia et al., AAAI'21, arXiv 2012.06852)",
+        weight_decay=0.0,
+    ),
+    "dsan": Recipe(
+        "adaptive", "adaptive", "cosine", "DSAN (Yuan et al., AAAI'21)", batch_size=512, weight_decay=0.0, sigma=20.0,
+        optimizer="amsgrad", start="torch", max_norm=1.5,
+    ),
+    "narm": Recipe(
+        "recurrent", "additive", "dot", "NARM (Li et al., CIKM'17, arXiv 1711.04725)", dim=50, batch_size=512,
+        weight_decay=0.0, start="torch", options={"encoder.hidden": 100},
+    ),
+    "nextitnet": Recipe(
+        "dilated", "last-linear", "dot", "NextItNet (Yuan et al., WSDM'19, arXiv 1808.05163)", weight_decay=0.0,
+        start="torch",
+    ),
     "meanpool": Recipe("identity", "mean", "cosine", "control: mean of the session's items", dim=256),
     "meanlast": Recipe("identity", "mean-last", "unit-items", "control: Atten-Mixer with equal attention weights",
                        dim=256),
@@ -126,21 +203,31 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
 
 def options_of(readout: str) -> dict[str, Any]:
     """Options that a readout takes, with their defaults."""
-    if readout not in _CONFIGURED:
-        return {}
-    parameters = inspect.signature(_CONFIGURED[readout]).parameters
+    return _defaults(_CONFIGURED.get(readout, READOUTS[readout]))
+
+
+def encoder_options_of(encoder: str) -> dict[str, Any]:
+    """Options that an encoder takes, with their defaults, as they are given: ``encoder.layers``."""
+    found = {} if encoder in _FIXED else _defaults(ENCODERS[encoder])
+    return {ENCODER_PREFIX + name: value for name, value in found.items()}
+
+
+def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(make).parameters
     return {name: p.default for name, p in parameters.items() if name not in _DERIVED}
 
 
-def _options(readout: str, given: Options) -> dict[str, Any]:
-    """Every option of a readout, those in `given` with their values, of the defaults' types."""
-    known = options_of(readout)
-    out = dict(known)
+def _options(encoder: str, readout: str, given: Options) -> dict[str, Any]:
+    """Every option of both halves, those in `given` with their values, of the defaults' types."""
+    of_readout, of_encoder = options_of(readout), encoder_options_of(encoder)
+    out = {**of_readout, **of_encoder}
     for name, value in given.items():
-        if name not in known:
+        if name not in out:
+            half, what, known = ("encoder", encoder, of_encoder) if name.startswith(ENCODER_PREFIX) else (
+                "readout", readout, of_readout)  # fmt: skip
             has = f"; it takes: {', '.join(known)}" if known else ", which takes none"
-            raise DissectError(f"unknown option {name!r} of the readout {readout!r}{has}")
-        out[name] = _typed(name, value, type(known[name]))
+            raise DissectError(f"unknown option {name!r} of the {half} {what!r}{has}")
+        out[name] = _typed(name, value, type(out[name]))
     return out
 
 
@@ -174,14 +261,19 @@ def recipe_of(
         For a name that no table has, and an option that the readout does not take.
     """
     base = RECIPES[choose("model", model, RECIPES)]
+    encode = choose("encoder", encoder or base.encoder, ENCODERS)
     read = choose("readout", readout or base.readout, READOUTS)
-    own = base.options if read == base.readout else {}
+    own = {
+        name: value
+        for name, value in base.options.items()
+        if (encode == base.encoder if name.startswith(ENCODER_PREFIX) else read == base.readout)
+    }
     return replace(
         base,
-        encoder=choose("encoder", encoder or base.encoder, ENCODERS),
+        encoder=encode,
         readout=read,
         scorer=choose("scorer", scorer or base.scorer, SCORERS),
-        options=_options(read, {**own, **(options or {})}),
+        options=_options(encode, read, {**own, **(options or {})}),
         item_dropout=base.item_dropout if item_dropout is None else item_dropout,
     )
 
@@ -215,17 +307,24 @@ def build(
     """
     recipe = recipe_of(recipe) if isinstance(recipe, str) else recipe
     dim = dim or recipe.dim
-    options = dict(recipe.options)
+    of_encoder = {n.removeprefix(ENCODER_PREFIX): v for n, v in recipe.options.items() if n.startswith(ENCODER_PREFIX)}
+    of_readout = {n: v for n, v in recipe.options.items() if not n.startswith(ENCODER_PREFIX)}
     if recipe.readout == "attenmixer-official":
-        options["longest"] = longest
+        of_readout["longest"] = longest
+    half = f"encoder {recipe.encoder!r}"
     try:
-        readout = READOUTS[recipe.readout](dim, **options)
+        encoder = ENCODERS[recipe.encoder](dim, **of_encoder)
+        half = f"readout {recipe.readout!r}"
+        readout = READOUTS[recipe.readout](encoder.width or dim, out=dim, **of_readout)
     except ValueError as error:
-        raise DissectError(f"readout {recipe.readout!r}: {error}") from None
+        raise DissectError(f"{half}: {error}") from None
     return SessionModel(
         items,
         dim,
-        ENCODERS[recipe.encoder](dim),
+        encoder,
         readout,
         Scorer(recipe.scorer, sigma if sigma is not None else recipe.sigma, recipe.item_dropout),
+        start=recipe.start,
+        window=recipe.window,
+        max_norm=recipe.max_norm,
     )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 SCORERS = {
     "dot": "q . e",
     "cosine": "sigma cos(q, e) (NISER, arXiv 1909.04276)",
+    "centred": "sigma cos(q - mean(q), e - mean(e)) (SGNN-HN, its released code)",
     "unit-items": "sigma q . e / |e| (Atten-Mixer, arXiv 2206.12781, Eq. 4-5)",
 }
 
@@ -40,7 +41,9 @@ class Scorer:
 
     def query(self, query: Tensor) -> Tensor:
         """The query, (B, d), as it is multiplied with the (normalised) table."""
-        if self.name == "cosine":
+        if self.name == "centred":
+            query = _centred(query)
+        if self.name in ("cosine", "centred"):
             query = F.normalize(query, dim=1)
         return query if self.name == "dot" else query * self.sigma
 
@@ -49,10 +52,17 @@ class Scorer:
 
         The loss over items normalises while it reads them; only dropout, which comes after, has it done here.
         """
+        if self.name == "centred":
+            table = _centred(table)
         if not (training and self.dropout):
             return table, self.unit_items
         return F.dropout(F.normalize(table, dim=1) if self.unit_items else table, self.dropout), False
 
     def scores(self, query: Tensor, table: Tensor) -> Tensor:
         """All scores, (B, items); the plain path, for a few sessions or for tests."""
-        return self.query(query) @ (F.normalize(table, dim=1) if self.unit_items else table).t()
+        table, unit_items = self.table(table, False)
+        return self.query(query) @ (F.normalize(table, dim=1) if unit_items else table).t()
+
+
+def _centred(rows: Tensor) -> Tensor:
+    return rows - rows.mean(1, keepdim=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -22,10 +23,14 @@ class Encoded:
         Hidden state of each click, packed as the batch is.
     nodes : Tensor, (M, d), optional
         Hidden state of each distinct item of each session, for readouts over nodes.
-    star : Tensor, (B, d), optional
-        State of a session-wide node.
     table : Tensor, (items, d)
         The item table to score against.
+    star : Tensor, (B, d), optional
+        State of the session as a whole: of a star node, or a target token.
+    inputs : Tensor, (T, d), optional
+        Clicks as they came in, for readouts that pool those.
+    second : Tensor, (B, d), optional
+        Another view of each session, for a loss between the two.
     """
 
     batch: Batch
@@ -33,6 +38,8 @@ class Encoded:
     table: Tensor
     nodes: Tensor | None = None
     star: Tensor | None = None
+    inputs: Tensor | None = None
+    second: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,15 +63,40 @@ class Output:
     unit_items: bool = False
 
 
+class Examples(Protocol):
+    """Training examples: example i is the prefix ``clicks[start[i]:end[i]]`` with target ``clicks[end[i]]``."""
+
+    clicks: Any
+    start: Any
+    end: Any
+
+
 class Encoder(nn.Module):
     """Item table and batch in, hidden states out.
 
-    `PARTS` names the weights of each part, `views` the views of a batch that `forward` reads: made with the batch,
-    they are timed with it.
+    Attributes
+    ----------
+    PARTS : dict
+        Part -> names of its modules.
+    views : tuple of str
+        Views of a batch that `forward` reads: made with the batch, they are timed with it.
+    static : bool
+        Whether shapes follow from the numbers of sessions and clicks alone, so that a step can be captured.
+    width : int, optional
+        Width of the states, where it is not d.
     """
 
     PARTS: Parts = {"propagation": (), "combination": ()}
     views: tuple[str, ...] = ()
+    static = True
+    width: int | None = None
+
+    def prepare(self, examples: Examples, items: int) -> None:
+        """Learn what follows from the training examples by counting alone; most encoders have nothing to."""
+
+    def auxiliary(self, encoded: Encoded, query: Tensor) -> Tensor | None:
+        """A loss beside that over items, in training; most encoders have none."""
+        return None
 
     def forward(self, batch: Batch, table: Tensor) -> Encoded:  # pragma: no cover - interface
         """Encode `batch`; `table` is (items, d)."""
@@ -72,9 +104,15 @@ class Encoder(nn.Module):
 
 
 class Readout(nn.Module):
-    """Hidden states in, one query (B, d) for each session out; `PARTS` as in :class:`Encoder`."""
+    """Hidden states in, one query for each session out; `PARTS` and `static` as in :class:`Encoder`.
+
+    It is made with the width of the states, and ``out``, that of the items. One that does not map its query to that
+    width says so by `width`, the query's own.
+    """
 
     PARTS: Parts = {"attention": (), "transformation": ()}
+    static = True
+    width: int | None = None
 
     def forward(self, encoded: Encoded) -> Tensor:  # pragma: no cover - interface
         """Read out `encoded`."""

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from dissect.batch import Batch
 from dissect.models.scorers import Scorer
-from dissect.models.seams import Encoder, Output, Parts, Readout
+from dissect.models.seams import Encoded, Encoder, Examples, Output, Parts, Readout
+
+_NORMS = (nn.LayerNorm, nn.BatchNorm1d)
 
 
 class SessionModel(nn.Module):
@@ -24,37 +26,90 @@ class SessionModel(nn.Module):
     encoder : Encoder
     readout : Readout
     scorer : Scorer
+    start : {"uniform", "torch"}
+        Where weights start: every one at U(-1/sqrt(d), 1/sqrt(d)), as in SR-GNN (arXiv 1811.00855, released code) and
+        the models that grew from it; or as torch's own modules do, items at N(0, 1). Norms start at gain 1, and what a
+        module's own `start` sets is as it says.
+    window : int
+        Where positive, only a session's last `window` clicks are seen.
+    max_norm : float
+        Where positive, the largest norm of an item's embedding: what is looked up, or scored without normalisation, is
+        scaled back to it first, in place, as `torch.nn.Embedding` does.
 
     Notes
     -----
-    Every parameter starts at U(-1/sqrt(d), 1/sqrt(d)), as in SR-GNN (arXiv 1811.00855, released code), but for those
-    that a module's own `start` sets.
+    A readout whose query has not the width of the items is followed by a linear map, `fit`, to that width; it counts
+    as transformation.
     """
 
-    def __init__(self, items: int, dim: int, encoder: Encoder, readout: Readout, scorer: Scorer) -> None:
+    def __init__(
+        self,
+        items: int,
+        dim: int,
+        encoder: Encoder,
+        readout: Readout,
+        scorer: Scorer,
+        *,
+        start: str = "uniform",
+        window: int = 0,
+        max_norm: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.window, self.max_norm = window, max_norm
         self.embedding = nn.Embedding(items, dim)
         self.encoder = encoder
         self.readout = readout
         self.scorer = scorer
-        bound = 1 / math.sqrt(dim)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.uniform_(-bound, bound)
+        width = readout.width or dim
+        self.fit = nn.Linear(width, dim, bias=False) if width != dim else None
+        if start == "uniform":
+            bound = 1 / math.sqrt(dim)
+            with torch.no_grad():
+                for parameter in self.parameters():
+                    parameter.uniform_(-bound, bound)
         for module in self.modules():
-            if callable(start := getattr(module, "start", None)):
-                start()
+            if isinstance(module, _NORMS):
+                module.reset_parameters()
+            if callable(begin := getattr(module, "start", None)):
+                begin()
 
     def forward(self, batch: Batch) -> Output:
         """Queries of the batch's sessions, (B, d), and the table to score them against, (items, d)."""
-        encoded = self.encoder(batch, self.embedding.weight)
+        encoded, query = self._read(batch)
+        auxiliary = self.encoder.auxiliary(encoded, query) if self.training else None
         table, unit_items = self.scorer.table(encoded.table, self.training)
-        return Output(self.scorer.query(self.readout(encoded)), table, unit_items=unit_items)
+        return Output(self.scorer.query(query), table, auxiliary, unit_items)
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of every item for each session, (B, items)."""
-        encoded = self.encoder(batch, self.embedding.weight)
-        return self.scorer.scores(self.readout(encoded), encoded.table)
+        encoded, query = self._read(batch)
+        return self.scorer.scores(query, encoded.table)
+
+    def encode(self, batch: Batch) -> Encoded:
+        """What the readout reads of a batch."""
+        batch = batch.tail(self.window) if self.window else batch
+        table = self.embedding.weight
+        if self.max_norm:
+            with torch.no_grad():
+                if self.scorer.unit_items:
+                    torch.embedding_renorm_(table.data, batch.items, self.max_norm, 2.0)
+                else:
+                    table.mul_((self.max_norm / table.norm(dim=1, keepdim=True)).clamp_max(1))
+        return self.encoder(batch, table)
+
+    def _read(self, batch: Batch) -> tuple[Encoded, Tensor]:
+        encoded = self.encode(batch)
+        query = self.readout(encoded)
+        return encoded, query if self.fit is None else self.fit(query)
+
+    def prepare(self, examples: Examples) -> None:
+        """Learn what follows from the training examples by counting alone, such as DHCN's hypergraph."""
+        self.encoder.prepare(examples, self.embedding.num_embeddings)
+
+    @property
+    def static(self) -> bool:
+        """Whether the shapes of a step follow from the numbers of sessions and clicks alone."""
+        return self.encoder.static and self.readout.static and not self.window
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -64,8 +119,11 @@ class SessionModel(nn.Module):
     def parts(self) -> Parts:
         """Part -> names of its modules in this model."""
         halves = (("encoder", self.encoder), ("readout", self.readout))
-        return {
+        found = {
             part: tuple(f"{half}.{name}" for name in names)
             for half, module in halves
             for part, names in module.PARTS.items()
         }
+        if self.fit is not None:
+            found["transformation"] = (*found["transformation"], "fit")
+        return found

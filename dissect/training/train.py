@@ -69,7 +69,7 @@ class Loop:
         self.train_examples = 0
         self.saving_seconds = 0.0
         self.asked = self.leave = False  # whether this process was asked to stop, and whether all are to
-        capturable = world.size == 1 and (penalty is None or penalty.capturable)
+        capturable = world.size == 1 and (penalty is None or penalty.capturable) and getattr(model, "static", True)
         self.captured: CapturedSteps | None = CapturedSteps(self) if self.device.type == "cuda" and capturable else None
 
     @property

@@ -1,39 +1,16 @@
-"""SR-GNN's encoder: a gated graph network over each session's graph (Wu et al., AAAI'19, arXiv 1811.00855)."""
+"""A gated graph network over each session's graph: the encoder of SR-GNN (arXiv 1811.00855) and NISER+."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dissect.batch import Batch
 from dissect.models.gather import look_up
+from dissect.models.recurrence import GRUCell
 from dissect.models.seams import Encoded, Encoder
 from mixer.segments import segment_sum
-
-
-class GRUCell(nn.Module):
-    """A gated recurrent unit whose two maps are plain linear layers, so that each can be wrapped by name.
-
-    The formula is that of `torch.nn.GRUCell`: with ``(r, z, n)`` the three thirds of the maps' outputs,
-    ``n = tanh(i_n + sigmoid(i_r + h_r) * h_n)`` and ``h' = n + sigmoid(i_z + h_z) * (h - n)``.
-
-    Parameters
-    ----------
-    inputs, hidden : int
-        Widths of the input and of the state.
-    """
-
-    def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__()
-        self.input = nn.Linear(inputs, 3 * hidden)
-        self.hidden = nn.Linear(hidden, 3 * hidden)
-
-    def forward(self, a: Tensor, h: Tensor) -> Tensor:
-        """One step: input `a` (M, inputs), state `h` (M, hidden) -> (M, hidden)."""
-        i_r, i_z, i_n = self.input(a).chunk(3, 1)
-        h_r, h_z, h_n = self.hidden(h).chunk(3, 1)
-        n = torch.tanh(i_n + torch.sigmoid(i_r + h_r) * h_n)
-        return n + torch.sigmoid(i_z + h_z) * (h - n)
 
 
 class GatedGraphEncoder(Encoder):
@@ -62,13 +39,43 @@ class GatedGraphEncoder(Encoder):
 
     def forward(self, batch: Batch, table: Tensor) -> Encoded:
         """Encode each session's graph; ``nodes`` and ``clicks`` of the result are set."""
-        graph = batch.session_graph
-        h, table = look_up(table, graph.nodes)  # (M, d)
-        count = graph.nodes.numel()
+        h, table = self.embed(batch, table)
         for _ in range(self.steps):
-            m_in = self.edge_in(h).index_select(0, graph.source) * graph.in_weight[:, None]  # (E, d)
-            m_out = self.edge_out(h).index_select(0, graph.target) * graph.out_weight[:, None]
-            a_in = segment_sum(m_in, graph.target, count) + self.bias_in
-            a_out = segment_sum(m_out, graph.source, count) + self.bias_out
-            h = self.cell(torch.cat([a_in, a_out], 1), h)
-        return Encoded(batch, h.index_select(0, graph.alias), table, nodes=h)
+            h = self.step(h, batch)
+        return Encoded(batch, h.index_select(0, batch.session_graph.alias), table, nodes=h)
+
+    def embed(self, batch: Batch, table: Tensor) -> tuple[Tensor, Tensor]:
+        """States that the nodes start from, (M, d), and the table to score against."""
+        return look_up(table, batch.session_graph.nodes)
+
+    def step(self, h: Tensor, batch: Batch) -> Tensor:
+        """One round of messages and one step of the unit: (M, d) -> (M, d)."""
+        graph = batch.session_graph
+        count = graph.nodes.numel()
+        m_in = self.edge_in(h).index_select(0, graph.source) * graph.in_weight[:, None]  # (E, d)
+        m_out = self.edge_out(h).index_select(0, graph.target) * graph.out_weight[:, None]
+        a_in = segment_sum(m_in, graph.target, count) + self.bias_in
+        a_out = segment_sum(m_out, graph.source, count) + self.bias_out
+        return self.cell(torch.cat([a_in, a_out], 1), h)
+
+
+class NormalisedGraphEncoder(GatedGraphEncoder):
+    """The same from L2-normalised items, with dropout before: NISER+ (Gupta et al. 2019, arXiv 1909.04276).
+
+    Parameters
+    ----------
+    dim : int
+        Width d.
+    steps : int, default 1
+    dropout : float, default 0.1
+        Of the items' embeddings, in training.
+    """
+
+    def __init__(self, dim: int, steps: int = 1, dropout: float = 0.1) -> None:
+        super().__init__(dim, steps)
+        self.dropout = nn.Dropout(dropout)
+
+    def embed(self, batch: Batch, table: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors of the nodes' items, (M, d), and the table to score against."""
+        h, table = super().embed(batch, table)
+        return F.normalize(self.dropout(h), dim=1), table

@@ -16,7 +16,9 @@ class MixerReadout(Readout):
     Parameters
     ----------
     dim : int
-        Width d.
+        Width of the states.
+    out : int, optional
+        As for every readout; the query keeps the width of the states.
     **options
         As for `mixer.AttenMixerReadout`.
     """
@@ -24,8 +26,9 @@ class MixerReadout(Readout):
     PARTS = {"attention": ("mixer.intents.maps", "mixer.attention.w_q", "mixer.attention.w_k"),
              "transformation": ("mixer.w_m",)}  # fmt: skip
 
-    def __init__(self, dim: int, **options: Any) -> None:
+    def __init__(self, dim: int, out: int | None = None, **options: Any) -> None:
         super().__init__()
+        self.width = dim
         self.mixer = AttenMixerReadout(dim, **options)
         if self.mixer.w_v is not None:
             self.PARTS = {**self.PARTS, "attention": (*self.PARTS["attention"], "mixer.w_v")}
@@ -47,7 +50,9 @@ class OfficialMixerReadout(Readout):
     Parameters
     ----------
     dim : int
-        Width d.
+        Width of the states.
+    out : int, optional
+        As for every readout; the query keeps the width of the states.
     longest : int, optional
         Longest session of the data set; the released code pads to one more.
     **options
@@ -57,8 +62,9 @@ class OfficialMixerReadout(Readout):
     PARTS = {"attention": ("mixer.intents.maps", "mixer.w_q", "mixer.w_k", "mixer.w_v"),
              "transformation": ("mixer.w_m",)}  # fmt: skip
 
-    def __init__(self, dim: int, longest: int | None = None, **options: Any) -> None:
+    def __init__(self, dim: int, out: int | None = None, longest: int | None = None, **options: Any) -> None:
         super().__init__()
+        self.width = dim
         self.mixer = OfficialReadout(dim, slots=None if longest is None else longest + 1, **options)
         self.mixer.check = False  # `longest` is the data's, and a captured step pads with a session of any length
 

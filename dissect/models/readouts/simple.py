@@ -17,12 +17,14 @@ class LastItemReadout(Readout):
     Parameters
     ----------
     dim : int
-        Width d; accepted so that every readout is built alike.
+        Width of the states.
+    out : int, optional
+        As for every readout; the query keeps the width of the states.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, out: int | None = None) -> None:
         super().__init__()
-        self.dim = dim
+        self.width = dim
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""
@@ -42,13 +44,37 @@ class MeanReadout(LastItemReadout):
         return total / batch.lengths[:, None]
 
 
+class LastLinearReadout(Readout):
+    """The hidden state of the last click through a linear map: what NextItNet scores items by (arXiv 1808.05163).
+
+    Parameters
+    ----------
+    dim : int
+        Width of the states.
+    out : int, optional
+        Width d of the query.
+    """
+
+    PARTS = {"attention": (), "transformation": ("w",)}
+
+    def __init__(self, dim: int, out: int | None = None) -> None:
+        super().__init__()
+        self.w = nn.Linear(dim, out or dim)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Return (B, d)."""
+        return self.w(encoded.clicks.index_select(0, encoded.batch.last))
+
+
 class MeanLastReadout(Readout):
     """``W_m [L2(mean) || h_n]``: Atten-Mixer with every attention weight equal, and so without its maps.
 
     Parameters
     ----------
     dim : int
-        Width d.
+        Width of the states.
+    out : int, optional
+        Width d of the query.
     output : {"linear", "residual"}
         ``residual`` adds the mean itself, as Atten-Mixer's option of that name does.
     positions : int
@@ -60,7 +86,9 @@ class MeanLastReadout(Readout):
 
     PARTS = {"attention": (), "transformation": ("w_m",)}
 
-    def __init__(self, dim: int, output: str = "linear", positions: int = 0, heads: int = 8) -> None:
+    def __init__(
+        self, dim: int, out: int | None = None, output: str = "linear", positions: int = 0, heads: int = 8
+    ) -> None:
         super().__init__()
         if output not in ("linear", "residual"):
             raise ValueError(f"unknown output {output!r}; choose from: linear, residual")
@@ -70,7 +98,8 @@ class MeanLastReadout(Readout):
             raise ValueError(f"heads is {heads}; it must divide the width {dim}: {divisors(dim)}")
         self.output, self.heads = output, heads
         self.position = nn.Embedding(positions, heads) if positions else None
-        self.w_m = nn.Linear(2 * dim, dim, bias=False)
+        self.width = dim if output == "residual" else None  # what is added has the width of the states
+        self.w_m = nn.Linear(2 * dim, self.width or out or dim, bias=False)
 
     def start(self) -> None:
         """Let the weights of places start equal."""

@@ -15,29 +15,36 @@ class SoftAttentionReadout(Readout):
     Parameters
     ----------
     dim : int
-        Width d.
+        Width of the states.
+    out : int, optional
+        Width d of the query; that of the states by default.
     """
 
     PARTS = {"attention": ("w1", "w2", "q"), "transformation": ("w3",)}
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, out: int | None = None) -> None:
         super().__init__()
         self.w1 = nn.Linear(dim, dim)
         self.w2 = nn.Linear(dim, dim)
         self.q = nn.Linear(dim, 1, bias=False)
-        self.w3 = nn.Linear(2 * dim, dim)
+        self.w3 = nn.Linear(2 * dim, out or dim)
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""
-        batch, h = encoded.batch, encoded.clicks
-        last = h.index_select(0, batch.last)  # (B, d)
-        pooled = segment_sum(self._weight(h, last, batch.rows) * h, batch.rows, len(batch))
-        return self.w3(torch.cat([pooled, last], 1))
+        batch, h = encoded.batch, self.states(encoded)
+        pooled = segment_sum(self.weights(h, encoded) * h, batch.rows, len(batch))
+        return self.w3(torch.cat([pooled, h.index_select(0, batch.last)], 1))
 
     def attention(self, encoded: Encoded) -> Tensor:
         """``a_i`` of each click, (T, 1); it may be negative."""
-        h = encoded.clicks
-        return self._weight(h, h.index_select(0, encoded.batch.last), encoded.batch.rows)
+        return self.weights(self.states(encoded), encoded)
 
-    def _weight(self, h: Tensor, last: Tensor, rows: Tensor) -> Tensor:
-        return self.q(torch.sigmoid(self.w1(last).index_select(0, rows) + self.w2(h)))
+    def states(self, encoded: Encoded) -> Tensor:
+        """What is attended to, (T, dim): the hidden states."""
+        return encoded.clicks
+
+    def weights(self, h: Tensor, encoded: Encoded) -> Tensor:
+        """``a_i`` of each click, (T, 1)."""
+        batch = encoded.batch
+        of_last = self.w1(h.index_select(0, batch.last)).index_select(0, batch.rows)
+        return self.q(torch.sigmoid(of_last + self.w2(h)))

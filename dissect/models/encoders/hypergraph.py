@@ -1,0 +1,176 @@
+"""DHCN's encoder: the item table convolved over the hypergraph of sessions (Xia et al., AAAI'21, arXiv 2012.06852)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from dissect.batch import Batch
+from dissect.models.gather import look_up
+from dissect.models.seams import Encoded, Encoder, Examples
+from mixer.segments import segment_sum
+
+
+class _Convolve(torch.autograd.Function):
+    """``A @ x`` for A = D^-1 S with a symmetric S, whose transpose is ``D A D^-1``: one matrix serves both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, adjacency: Tensor, degree: Tensor, x: Tensor) -> Tensor:
+        ctx.adjacency, ctx.degree = adjacency, degree
+        return adjacency @ x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:  # pyright: ignore
+        degree = ctx.degree[:, None]
+        return None, None, (ctx.adjacency @ (grads[0] / degree)) * degree
+
+
+def hypergraph(examples: Examples, items: int) -> tuple[Tensor, Tensor]:
+    """``D^-1 H B^-1 H^T`` of the training prefixes (Eq. 1-2), and the items' degrees.
+
+    H is (items, prefixes), 1 where the prefix has the item; B counts the items of a prefix, D the prefixes of an item.
+    Items that no prefix has keep their own state.
+
+    Parameters
+    ----------
+    examples
+        Training examples: flat ``clicks``, ``start``, ``end`` of each prefix.
+    items : int
+
+    Returns
+    -------
+    adjacency : Tensor, (items, items), sparse CSR, float32
+        Rows sum to 1.
+    degree : Tensor, (items,)
+    """
+    from scipy import sparse
+
+    clicks, start, end = (np.asarray(torch.as_tensor(getattr(examples, n)).cpu()) for n in ("clicks", "start", "end"))
+    sizes = end - start
+    prefix = np.repeat(np.arange(len(sizes)), sizes)
+    places = np.arange(sizes.sum()) + np.repeat(start - (np.cumsum(sizes) - sizes), sizes)
+    pairs = np.unique(prefix * items + clicks[places].astype(np.int64))  # an item counts once in a prefix
+    prefix, item = np.divmod(pairs, items)
+    incidence = sparse.csr_matrix((np.ones(len(pairs)), (item, prefix)), (items, len(sizes)))
+    degree = np.asarray(incidence.sum(1)).ravel()
+    size = np.asarray(incidence.sum(0)).ravel()
+    joint = (incidence @ sparse.diags(1 / np.maximum(size, 1))) @ incidence.T
+    alone = degree == 0
+    matrix = (sparse.diags(1 / np.maximum(degree, 1)) @ joint + sparse.diags(alone.astype(float))).tocsr()
+    matrix.eliminate_zeros()
+    matrix.sort_indices()
+    parts = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data.astype(np.float32))
+    first, column, value = (torch.from_numpy(part) for part in parts)
+    adjacency = _csr(first, column, value, (items, items))
+    return adjacency, torch.from_numpy(np.maximum(degree, 1).astype(np.float32))
+
+
+def _csr(first: Tensor, column: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():  # torch calls the format a beta on its first use
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(first, column, value, size, check_invariants=False)
+
+
+class HypergraphEncoder(Encoder):
+    """The mean of the item table and of its `layers` convolutions; nothing in it is learnt (Eq. 3-4).
+
+    Sessions are read, and scored, by convolved items. In training a second view of a session, the mean of its plain
+    items convolved over the line graph of the batch, is pulled towards its query (Section 4.4, Eq. 12).
+
+    Parameters
+    ----------
+    dim : int
+        Width d.
+    layers : int, default 3
+    beta : float, default 0.01
+        Weight of the self-supervised loss, a sum over the batch, as in the released code; 0 leaves it out.
+
+    Notes
+    -----
+    The hypergraph comes from the training prefixes, by `prepare`; until then each item stands alone. It is kept with
+    the weights. In the released code (github.com/xiaxin1998/DHCN) no gradient goes through the second view: a tensor is
+    rebuilt from its numbers there. So it is here.
+    """
+
+    static = False
+
+    def __init__(self, dim: int, layers: int = 3, beta: float = 0.01) -> None:
+        super().__init__()
+        if layers < 0 or beta < 0:
+            raise ValueError(f"layers is {layers}, beta {beta}; both must be >= 0")
+        self.dim, self.layers, self.beta = dim, layers, beta
+        for name, kind in (("first", torch.int64), ("column", torch.int64), ("value", None), ("degree", None)):
+            self.register_buffer(name, torch.zeros(0, dtype=kind))
+        self._adjacency: Tensor | None = None
+
+    def prepare(self, examples: Examples, items: int) -> None:
+        """Build the hypergraph of the training examples."""
+        adjacency, self.degree = hypergraph(examples, items)
+        self.first, self.column, self.value = adjacency.crow_indices(), adjacency.col_indices(), adjacency.values()
+        self._adjacency = None
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        for name in ("first", "column", "value", "degree"):  # their size is the data's
+            if (held := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, torch.empty_like(held, device=getattr(self, name).device))
+        self._adjacency = None
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._adjacency = None
+        return super()._apply(fn, recurse)
+
+    def convolve(self, table: Tensor) -> Tensor:
+        """Mean over the layers, (items, d)."""
+        if not self.first.numel():
+            return table
+        if self._adjacency is None:
+            size = (len(table), len(table))
+            self._adjacency = _csr(self.first, self.column, self.value, size)
+        total = layer = table
+        for _ in range(self.layers):
+            layer = _Convolve.apply(self._adjacency, self.degree, layer)
+            total = total + layer
+        return total / (self.layers + 1)
+
+    def forward(self, batch: Batch, table: Tensor) -> Encoded:
+        """Look each click up in the convolved table."""
+        clicks, convolved = look_up(self.convolve(table), batch.items)
+        plain = None
+        if self.training and self.beta:
+            plain = segment_sum(table.detach()[batch.items], batch.rows, len(batch)) / batch.lengths[:, None]
+        return Encoded(batch, clicks, convolved, star=None, inputs=None, second=plain)
+
+    def auxiliary(self, encoded: Encoded, query: Tensor) -> Tensor | None:
+        """``beta sum_b -log sigmoid(q . s) - log sigmoid(-q' . s)``, q' shuffled over sessions and columns."""
+        if encoded.second is None:
+            return None
+        view = self._line_graph(encoded.batch, encoded.second)
+        shuffled = query[torch.randperm(len(query), device=query.device)]
+        shuffled = shuffled[:, torch.randperm(query.shape[1], device=query.device)]
+        agree, differ = (query * view).sum(1), (shuffled * view).sum(1)
+        return -self.beta * (F.logsigmoid(agree) + F.logsigmoid(-differ)).sum()
+
+    def _line_graph(self, batch: Batch, sessions: Tensor) -> Tensor:
+        """Mean over the layers of sessions convolved by the share of items that two of them have in common (Eq. 9)."""
+        graph = batch.session_graph
+        assert graph.session is not None
+        items, column = torch.unique(graph.nodes, return_inverse=True)
+        member = sessions.new_zeros(len(batch), items.numel())
+        member[graph.session, column] = 1
+        shared, size = member @ member.t(), member.sum(1)
+        overlap = shared / (size[:, None] + size - shared)
+        step = overlap / overlap.sum(1, keepdim=True)
+        total = layer = sessions
+        for _ in range(self.layers):
+            layer = step @ layer
+            total = total + layer
+        return total / (self.layers + 1)

@@ -1,0 +1,41 @@
+"""NARM's encoder: a recurrent unit along the session (Li et al., CIKM'17, arXiv 1711.04725)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dissect.batch import Batch
+from dissect.models.gather import look_up
+from dissect.models.recurrence import GRUCell, run_cell
+from dissect.models.seams import Encoded, Encoder
+
+
+class RecurrentEncoder(Encoder):
+    """A gated recurrent unit over the clicks, after dropout of the items' embeddings (Section 3.2).
+
+    What one click hands to the next goes through the unit's map of its state: that is the propagation here; the map
+    of its input, which meets the state in the gates, is the combination.
+
+    Parameters
+    ----------
+    dim : int
+        Width d of the items.
+    hidden : int, default 0
+        Width of the state; d where it is 0.
+    dropout : float, default 0.25
+    """
+
+    PARTS = {"propagation": ("cell.hidden",), "combination": ("cell.input",)}
+    static = False
+
+    def __init__(self, dim: int, hidden: int = 0, dropout: float = 0.25) -> None:
+        super().__init__()
+        self.width = hidden or dim
+        self.dropout = nn.Dropout(dropout)
+        self.cell = GRUCell(dim, self.width, bias=False)
+
+    def forward(self, batch: Batch, table: Tensor) -> Encoded:
+        """Encode each click with those before it."""
+        clicks, table = look_up(table, batch.items)
+        states, last = run_cell(self.cell, self.dropout(clicks), batch.lengths)
+        return Encoded(batch, states, table, star=last)
