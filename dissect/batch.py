@@ -32,6 +32,8 @@ class SessionGraph:
         ``1 / in-degree(target)`` and ``1 / out-degree(source)``.
     session : Tensor, (M,) int64, optional
         Session of each node; None in a static batch.
+    order : Tensor, (T,) int64, optional
+        Nodes of each session in the order that the edges follow, where that is not the clicks' own.
     """
 
     nodes: Tensor
@@ -41,6 +43,12 @@ class SessionGraph:
     in_weight: Tensor
     out_weight: Tensor
     session: Tensor | None = None
+    order: Tensor | None = None
+
+    @property
+    def walk(self) -> Tensor:
+        """Node of each step along the edges, (T,): the clicks', session by session."""
+        return self.alias if self.order is None else self.order
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,8 @@ def shuffled_graph(batch: Batch, generator: torch.Generator) -> SessionGraph:
     order = torch.rand(batch.items.numel(), generator=generator).to(batch.items.device)
     shuffled = (batch.rows + order * 0.999).argsort()  # sorts within sessions
     graph = Batch(batch.items[shuffled], batch.offsets).session_graph
-    return replace(graph, alias=batch.session_graph.alias)  # nodes are in the order of items in both
+    # Nodes are in the order of items in both.
+    return replace(graph, alias=batch.session_graph.alias, order=graph.alias)
 
 
 def _static_graph(rows: Tensor, items: Tensor, span: int) -> SessionGraph:

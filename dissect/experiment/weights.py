@@ -39,8 +39,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         raise DissectError(f"no weights at {path}") from None
     except SafetensorError as error:
         raise DissectError(f"{path} is damaged: {' '.join(str(error).split())}") from None
-    own = model.state_dict()
-    wrong = [k for k in own if k not in weights or weights[k].shape != own[k].shape]
+    own, counted = model.state_dict(), getattr(model, "counted", ())
+    wrong = [k for k in own if k not in weights or (k not in counted and weights[k].shape != own[k].shape)]
     if wrong:
         raise DissectError(f"{path} does not fit this model: {', '.join(wrong[:3])} missing or of another shape")
     model.load_state_dict({k: weights[k] for k in own})

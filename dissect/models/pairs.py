@@ -87,7 +87,7 @@ def shortcut_pairs(batch: Batch) -> Pairs:
     """
     graph, clicks = batch.session_graph, earlier_pairs(batch)
     count = graph.nodes.numel()
-    edges = torch.unique(graph.alias[clicks.query] * count + graph.alias[clicks.key])
+    edges = torch.unique(graph.walk[clicks.query] * count + graph.walk[clicks.key])
     query = torch.div(edges, count, rounding_mode="floor")
     return Pairs(query, edges - query * count, torch.bincount(query, minlength=count))
 
@@ -113,12 +113,12 @@ class Arrivals:
 
 def arrivals(batch: Batch) -> Arrivals:
     """See :class:`Arrivals`."""
-    alias = batch.session_graph.alias
+    walk = batch.session_graph.walk
     joined = (batch.rows[1:] == batch.rows[:-1]).nonzero().squeeze(1)
-    target = alias[joined + 1]
+    target = walk[joined + 1]
     order = target.argsort(stable=True)
     node, lengths = torch.unique_consecutive(target[order], return_counts=True)
-    return Arrivals(node, alias[joined[order]], lengths)
+    return Arrivals(node, walk[joined[order]], lengths)
 
 
 def places(batch: Batch) -> Tensor:

@@ -82,6 +82,8 @@ class Encoder(nn.Module):
         Views of a batch that `forward` reads: made with the batch, they are timed with it.
     static : bool
         Whether shapes follow from the numbers of sessions and clicks alone, so that a step can be captured.
+    counted : tuple of str
+        Buffers that `prepare` makes, whose sizes the training examples give.
     width : int, optional
         Width of the states, where it is not d.
     """
@@ -89,6 +91,7 @@ class Encoder(nn.Module):
     PARTS: Parts = {"propagation": (), "combination": ()}
     views: tuple[str, ...] = ()
     static = True
+    counted: tuple[str, ...] = ()
     width: int | None = None
 
     def prepare(self, examples: Examples, items: int) -> None:

@@ -85,9 +85,13 @@ class SessionModel(nn.Module):
         encoded, query = self._read(batch)
         return self.scorer.scores(query, encoded.table)
 
+    def seen(self, batch: Batch) -> Batch:
+        """What is read of a batch: all of it, or the last clicks of each session."""
+        return batch.tail(self.window) if self.window else batch
+
     def encode(self, batch: Batch) -> Encoded:
         """What the readout reads of a batch."""
-        batch = batch.tail(self.window) if self.window else batch
+        batch = self.seen(batch)
         table = self.embedding.weight
         if self.max_norm:
             with torch.no_grad():
@@ -105,6 +109,11 @@ class SessionModel(nn.Module):
     def prepare(self, examples: Examples) -> None:
         """Learn what follows from the training examples by counting alone, such as DHCN's hypergraph."""
         self.encoder.prepare(examples, self.embedding.num_embeddings)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Names of what `prepare` makes; weights of any size are loaded into these."""
+        return tuple(f"encoder.{name}" for name in self.encoder.counted)
 
     @property
     def static(self) -> bool:

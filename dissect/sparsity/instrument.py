@@ -144,7 +144,8 @@ class Instrument:
         Shadow columns, and `row` noise on packed rows, need `batch` to tell which example a row belongs to:
         `rows.Examples` of the examples' numbers will do where a model's rows are its examples.
         """
-        return shared_noise(self.model, batch)
+        seen = getattr(self.model, "seen", None)  # a model may read a part of each example
+        return shared_noise(self.model, batch if batch is None or seen is None else seen(batch))
 
     @torch.no_grad()
     def kl(self) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dissect.batch import Batch, PackedExamples
+from dissect.batch import Batch, PackedExamples, shuffled_graph
 from dissect.errors import DissectError
 from dissect.models import build, recipe_of
 from dissect.models.blocks import SelfAttentionBlock
@@ -19,6 +19,7 @@ from dissect.models.encoders.hypergraph import hypergraph
 from dissect.models.norm import BatchNorm
 from dissect.models.pairs import all_pairs, arrivals, earlier_pairs, places, places_from_last, shortcut_pairs
 from dissect.models.recurrence import GRUCell, run_cell
+from dissect.sparsity import wrap
 
 SESSIONS = [[0, 1, 0, 2], [3], [4, 1, 1]]
 BATCH = Batch.from_lists(SESSIONS)
@@ -198,3 +199,22 @@ def test_options_of_encoders() -> None:
         DissectError, match=r"unknown option 'encoder\.steps' of the encoder 'gated-graph', which takes none"
     ):
         recipe_of("srgnn", options={"encoder.steps": 2})
+
+
+@pytest.mark.parametrize("recipe", ["srgnn", "sgnnhn", "lessr"])
+def test_shuffled_edges_reach_every_graph_encoder(recipe: str) -> None:
+    torch.manual_seed(0)
+    model = build(recipe, items=12, dim=4).eval()
+    batch, same = Batch.from_lists([list(range(12))]), Batch.from_lists([list(range(12))])
+    batch.__dict__["session_graph"] = shuffled_graph(same, torch.Generator().manual_seed(1))
+    changed, own = model.encode(batch).clicks, model.encode(same).clicks
+    assert not torch.allclose(changed, own)
+
+
+def test_noise_of_rows_knows_what_a_windowed_model_reads() -> None:
+    torch.manual_seed(0)
+    model = build("niser", items=30, dim=4)
+    probe = wrap(model, model.parts(), "readout", examples=10, steps=10, noise="row", shadows=2)
+    batch = Batch.from_lists([list(range(25)), [1, 2]], [3, 4])
+    with probe.drawing(batch):
+        model(batch).query.sum().backward()

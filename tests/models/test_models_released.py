@@ -78,7 +78,7 @@ CASES = {
         zero=("bias_in", "bias_out"),
     ),
     "narm": Case(
-        {"encoder.hidden": 6},
+        {"encoder.factor": 2},
         {**{f"gru.{k}": f"encoder.cell.{v}" for k, v in UNIT.items()}, "a_1": "readout.a1", "a_2": "readout.a2",
          "v_t": "readout.v", "b": "readout.decoder"},
     ),

@@ -101,6 +101,7 @@ class HypergraphEncoder(Encoder):
     """
 
     static = False
+    counted = ("first", "column", "value", "degree")
 
     def __init__(self, dim: int, layers: int = 3, beta: float = 0.01) -> None:
         super().__init__()
@@ -109,35 +110,26 @@ class HypergraphEncoder(Encoder):
         self.dim, self.layers, self.beta = dim, layers, beta
         for name, kind in (("first", torch.int64), ("column", torch.int64), ("value", None), ("degree", None)):
             self.register_buffer(name, torch.zeros(0, dtype=kind))
-        self._adjacency: Tensor | None = None
 
     def prepare(self, examples: Examples, items: int) -> None:
         """Build the hypergraph of the training examples."""
         adjacency, self.degree = hypergraph(examples, items)
         self.first, self.column, self.value = adjacency.crow_indices(), adjacency.col_indices(), adjacency.values()
-        self._adjacency = None
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        for name in ("first", "column", "value", "degree"):  # their size is the data's
+        for name in self.counted:  # their size is the data's
             if (held := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, torch.empty_like(held, device=getattr(self, name).device))
-        self._adjacency = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._adjacency = None
-        return super()._apply(fn, recurse)
 
     def convolve(self, table: Tensor) -> Tensor:
         """Mean over the layers, (items, d)."""
         if not self.first.numel():
             return table
-        if self._adjacency is None:
-            size = (len(table), len(table))
-            self._adjacency = _csr(self.first, self.column, self.value, size)
+        adjacency = _csr(self.first, self.column, self.value, (len(table), len(table)))
         total = layer = table
         for _ in range(self.layers):
-            layer = _Convolve.apply(self._adjacency, self.degree, layer)
+            layer = _Convolve.apply(adjacency, self.degree, layer)
             total = total + layer
         return total / (self.layers + 1)
 

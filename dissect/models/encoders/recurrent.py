@@ -20,17 +20,19 @@ class RecurrentEncoder(Encoder):
     ----------
     dim : int
         Width d of the items.
-    hidden : int, default 0
-        Width of the state; d where it is 0.
+    factor : int, default 1
+        Width of the state over d.
     dropout : float, default 0.25
     """
 
     PARTS = {"propagation": ("cell.hidden",), "combination": ("cell.input",)}
     static = False
 
-    def __init__(self, dim: int, hidden: int = 0, dropout: float = 0.25) -> None:
+    def __init__(self, dim: int, factor: int = 1, dropout: float = 0.25) -> None:
         super().__init__()
-        self.width = hidden or dim
+        if factor < 1:
+            raise ValueError(f"factor is {factor}; it must be >= 1")
+        self.width = factor * dim
         self.dropout = nn.Dropout(dropout)
         self.cell = GRUCell(dim, self.width, bias=False)
 
