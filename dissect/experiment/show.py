@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, build, options_of
+from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, build, encoder_options_of, options_of
 
 
 def _console() -> Any:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def _listed(modules: Sequence[str]) -> str:
+    """Names, joined; those that differ in their numbers alone stand once, as ``blocks.*.conv1``."""
+    return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in modules))
 
 
 def show_models() -> None:
@@ -33,15 +40,15 @@ def show_models() -> None:
         parts.add_column(name)
     for name in RECIPES:
         for part, modules in build(name, items=2).parts().items():
-            if modules:
-                parts.add_row(name, part, ", ".join(modules))
+            parts.add_row(name, part, _listed(modules) or "no parameters")
     console.print(parts)
-    console.print("models without a row have no weights to wrap: run them with --sparsify none")
+    console.print("a part without parameters can't be wrapped: a model of such parts alone takes --sparsify none")
     console.print("aliases: gnn = propagation, combination; readout = attention, transformation")
-    for readout in READOUTS:
-        if options := options_of(readout):
-            listed = ", ".join(f"{name}={value}" for name, value in options.items())
-            console.print(f"options of {readout}: {listed}", highlight=False)
+    for half, names, of in (("readout", READOUTS, options_of), ("encoder", ENCODERS, encoder_options_of)):
+        for name in names:
+            if options := of(name):
+                listed = ", ".join(f"{option}={value}" for option, value in options.items())
+                console.print(f"options of the {half} {name}: {listed}", highlight=False)
     for title, table_of in (("encoders", ENCODERS), ("readouts", READOUTS), ("scorers", SCORERS)):
         console.print(f"--{title[:-1]}: {', '.join(table_of)}")
 

@@ -1,0 +1,100 @@
+"""How much of the spread between runs of a grid is the encoder's, the readout's, of both together, and the seed's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dissect.errors import DissectError
+
+SOURCES = ("rows", "columns", "interaction", "seed")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Shares of the variance of one run drawn at random from the grid.
+
+    Attributes
+    ----------
+    share : dict
+        Source -> share; of `SOURCES`, summing to 1.
+    low, high : dict
+        Source -> ends of its interval.
+    variance : dict
+        Source -> variance component, in the measure's units squared; never below 0.
+    seeds : int
+    """
+
+    share: dict[str, float]
+    low: dict[str, float]
+    high: dict[str, float]
+    variance: dict[str, float]
+    seeds: int
+
+
+def split_variance(values: ArrayLike, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Split:
+    """Split the variance of a grid of runs into rows, columns, their interaction and the seed.
+
+    Parameters
+    ----------
+    values : array, (rows, columns, seeds)
+        A metric of each run; every cell with every seed.
+    level : float
+        Of the intervals.
+    resamples, seed : int
+        Of the parametric bootstrap.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    DissectError
+        If a value is missing, or there are fewer than two rows, columns or seeds.
+
+    Notes
+    -----
+    Rows and columns are the ones of interest, not a sample of others: the components are those of fixed effects, the
+    mean squared effect of each (two-way analysis of variance with replication), less what the seeds alone would make of
+    it: ``sum of effects^2 / n - MS_seed (df / n) / seeds``, cut at 0. The interval: the grid's own cell means with
+    normal noise of the seeds' standard deviation, split again and again; percentiles, moved by as much as the mean of
+    those splits differs from the split that they were drawn from. It knows of seeds, not of other test sets.
+    """
+    grid = np.asarray(values, dtype=float)
+    if grid.ndim != 3 or min(grid.shape) < 2:
+        raise DissectError(
+            f"a grid of {' x '.join(map(str, grid.shape))}: it takes two rows, columns and seeds or more"
+        )
+    if not np.isfinite(grid).all():
+        raise DissectError(f"{int((~np.isfinite(grid)).sum())} runs of the grid are missing")
+    found = _components(grid)
+    noise = np.sqrt(found[3])
+    generator = np.random.default_rng(seed)
+    means = grid.mean(2, keepdims=True)
+    drawn = means + noise * generator.standard_normal((resamples, *grid.shape))
+    shares = np.stack([_shares(_components(one)) for one in drawn])
+    own = _shares(found)
+    centred = shares - shares.mean(0) + own
+    ends = np.clip(np.quantile(centred, [(1 - level) / 2, (1 + level) / 2], axis=0), 0, 1)
+    named = lambda row: {name: float(value) for name, value in zip(SOURCES, row, strict=True)}  # noqa: E731
+    return Split(named(own), named(ends[0]), named(ends[1]), named(found), grid.shape[2])
+
+
+def _components(grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    rows, columns, seeds = grid.shape
+    cell = grid.mean(2)
+    residual = float(((grid - cell[:, :, None]) ** 2).sum() / (rows * columns * (seeds - 1)))
+    mean, of_row, of_column = cell.mean(), cell.mean(1), cell.mean(0)
+    together = cell - of_row[:, None] - of_column[None] + mean
+    raw = np.array([((of_row - mean) ** 2).mean(), ((of_column - mean) ** 2).mean(), (together**2).mean()])
+    # What noise alone would put there: its variance over the seeds' mean, times the share of free numbers.
+    free = np.array([rows - 1, columns - 1, (rows - 1) * (columns - 1)]) / (rows * columns)
+    return np.append(np.maximum(raw - free * residual / seeds, 0), residual)
+
+
+def _shares(components: NDArray[np.float64]) -> NDArray[np.float64]:
+    total = components.sum()
+    return components / total if total else np.zeros_like(components)

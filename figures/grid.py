@@ -1,0 +1,98 @@
+"""Encoders times readouts: accuracy of every pair, and what share of its spread each half explains.
+
+Claim under test (Atten-Mixer, WSDM'23, Sections 3.3 and 5): what propagates hardly matters, what reads out does.
+
+Command: ``make figures`` (or ``python figures/grid.py``), from the records of::
+
+    dissect suite analyses/suites/grid.toml --keep
+
+Expected under the claim: columns (readouts) differ, rows (encoders) do not; the readout has by far the longest bar.
+Share: of the variance of a run drawn at random from the grid; its interval, over seeds, as `dissect.report.variance`
+says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from style import HERE, INK, MUTED, RC, not_run, run, suite_runs, values
+
+from dissect.report.axis import describe
+from dissect.report.plot import save_figure
+from dissect.report.variance import SOURCES, split_variance
+
+NAMES = {"rows": "encoder", "columns": "readout", "interaction": "both together", "seed": "seed"}
+METRICS = ("hr@20", "mrr@20")
+
+
+def main() -> list[Path]:
+    """Draw heat maps of HR@20 and MRR@20, and the shares beside each."""
+    import matplotlib as mpl
+
+    suite, found = suite_runs("grid")
+    place = {entry.label: (entry.spec.encoder, entry.spec.readout) for entry in suite.entries}
+    seeds = sorted({entry.spec.seed for entry in suite.entries})
+    encoders = list(dict.fromkeys(encoder for encoder, _ in place.values()))
+    readouts = list(dict.fromkeys(readout for _, readout in place.values()))
+    grids = {metric: np.full((len(encoders), len(readouts), len(seeds)), np.nan) for metric in METRICS}
+    for label, runs in found.items():
+        encoder, readout = place[label]
+        for metric, grid in grids.items():
+            for one, value in zip(runs, values(runs, metric), strict=True):
+                grid[encoders.index(encoder), readouts.index(readout), seeds.index(one.spec["seed"])] = value
+    everything = [one for runs in found.values() for one in runs]
+    if not everything:
+        return not_run("grid", ["every pair of halves"], "dissect suite analyses/suites/grid.toml --keep")
+    full = [k for k in range(len(seeds)) if np.isfinite(grids["hr@20"][:, :, k]).all()]
+    with mpl.rc_context(RC | {"axes.grid": False}):
+        figure = Figure(figsize=(11, 7.6))
+        axes = figure.subplots(2, 2, width_ratios=(1.7, 1))
+        for (left, right), (metric, grid) in zip(axes, grids.items(), strict=True):
+            mean = _mean(grid)
+            image = left.imshow(mean, cmap="cividis", aspect="auto")
+            middle = (np.nanmin(mean) + np.nanmax(mean)) / 2
+            for (i, j), value in np.ndenumerate(mean):
+                text = f"{value:.1f}" if np.isfinite(value) else "not run"
+                colour = "white" if np.isfinite(value) and value < middle else "black"
+                left.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+            left.set_xticks(range(len(readouts)), readouts, rotation=20, ha="right")
+            left.set_yticks(range(len(encoders)), encoders)
+            left.set_title(f"{metric.upper()}, %")
+            figure.colorbar(image, ax=left, pad=0.02)
+            if len(full) > 1:
+                _shares(right, grid[:, :, full], metric)
+            else:
+                right.axis("off")
+                right.text(0, 0.5, "shares: not run\n(two seeds of every pair are needed)", color=MUTED)
+        caption = f"{describe(everything)} Numbers: means over seeds; {len(everything)} of {len(suite.entries)} runs."
+        figure.text(0.01, 0.01, caption, fontsize=7.5, color=MUTED, wrap=True)
+        figure.tight_layout(rect=(0, 0.05, 1, 1))
+    return save_figure(figure, HERE, "grid")
+
+
+def _mean(grid: np.ndarray) -> np.ndarray:
+    counts = np.isfinite(grid).sum(2)
+    return np.where(counts > 0, np.nansum(grid, 2) / np.maximum(counts, 1), np.nan)
+
+
+def _shares(axes: Axes, grid: np.ndarray, metric: str) -> None:
+    found = split_variance(grid)
+    colours = ("#0072B2", "#D55E00", "#CC79A7", "#999999")
+    for y, (source, colour) in enumerate(zip(SOURCES, colours, strict=True)):
+        share, low, high = (100 * part[source] for part in (found.share, found.low, found.high))
+        axes.barh(y, share, color=colour, height=0.6)
+        axes.plot([low, high], [y, y], color=INK, linewidth=1.4)
+        axes.text(max(share, high) + 1.5, y, f"{share:.0f} ({low:.0f}-{high:.0f})", va="center", fontsize=9)
+        print(f"{metric}, {NAMES[source]}: {share:.1f}% of the variance ({low:.1f} to {high:.1f})")
+    axes.set_yticks(range(len(SOURCES)), [NAMES[source] for source in SOURCES])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 118)
+    axes.set_xticks(range(0, 101, 25))
+    axes.set_xlabel(f"share of the variance, %\nline: 95% interval over {found.seeds} seeds", fontsize=8.5)
+
+
+if __name__ == "__main__":
+    run(main)
