@@ -415,6 +415,85 @@ def suite(file: Path, data_dir: Path | None, **options: Any) -> None:
 
 
 @main.command()
+@click.argument("model")
+@_model_options("none", "Wrap these parts in each trial; its value is then that of its last epoch.")
+@click.option("--epochs", type=int, default=10, show_default=True, help="Of a trial that is not pruned.")
+@click.option("--max-train", type=int, help="Train on a random subset of that many training sessions.")
+@click.option("--max-valid", type=int, help="Validate on a random subset of that many validation sessions.")
+@click.option("--precision", default="fp32", show_default=True, help="Factors of matrix products: fp32 or bf16.")
+@click.option(
+    "--space",
+    multiple=True,
+    metavar="FIELD=LOW:HIGH[:log]|FIELD=A,B,...",
+    help="Search this instead of the range by default; may be given again.",
+)
+@click.option(
+    "--fix",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    callback=_pairs,
+    help="Don't search this, as lr=0.001; may be given again. What has an option here is fixed by it too.",
+)
+@click.option(
+    "--metric", default="mrr@20", show_default=True, help="To maximise on validation: hr@K, mrr@K, ndcg@K; K 5, 10, 20."
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    help="Finished trials of the whole study, over all its workers.",
+)
+@click.option(
+    "--startup",
+    type=click.IntRange(1),
+    help="Trials at random before TPE, and complete ones before one is pruned [default: a third, at most 10].",
+)
+@click.option(
+    "--storage", metavar="ADDRESS", help="Any SQLAlchemy address, for many machines [default: a file in OUT/sweeps]."
+)
+@click.option(
+    "--heartbeat",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between a worker's signs of life; after four without one its trial is given to another.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="The study's folder goes to OUT/sweeps.",
+)
+@click.option("--json", "as_json", is_flag=True, help="End with best.json's content on one line of stdout.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def sweep(
+    context: click.Context, model: str, space: tuple[str, ...], fix: dict[str, str], metric: str, trials: int,
+    startup: int | None, storage: str | None, heartbeat: int, out: Path, data_dir: Path | None, as_json: bool,
+    quiet: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Search MODEL's choices on validation by TPE, stopping trials below the median; the test set is not ranked.
+
+    The same command, started again or several times at once, on one machine or many, goes on with the same study.
+    """
+    if options["sparsify"] == "none" and "noise" in _given(context):
+        raise DissectError("--sparsify none wraps nothing; leave out --noise")
+    from dissect.experiment.sweep import sweep_command
+
+    given = {name: value for name, value in options.items() if value is not None}
+    given |= {"options": given.pop("more"), "data_dir": str(data_dir) if data_dir else None}
+    found = sweep_command(
+        model, trials=trials, metric=metric, space=space, fix=fix, storage=storage, startup=startup,
+        heartbeat=heartbeat, out=out, quiet=quiet, options=given,
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(found))
+
+
+@main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--retrain",

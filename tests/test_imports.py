@@ -104,12 +104,14 @@ def test_nothing_imports_cli_figures_or_analyses() -> None:
         assert "dissect.cli" not in imports(path) or path.name == "__main__.py", path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["bench", "--help"], ["compare", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["bench", "--help"], ["compare", "--help"], ["sweep", "--help"]]
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom dissect.cli import main\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'rich', 'pooch'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'rich', 'pooch', 'optuna'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -15,6 +15,8 @@ from dissect.training.plan import Callback
 from dissect.training.train import Loop
 
 Metrics = dict[str, float]
+#: ``report(epoch, metrics, last)``: what an epoch's evaluation gave, and whether it is the last one.
+Report = Callable[[int, Metrics, bool], None]
 #: Densities are logged under these rules, whichever of them the run prunes by.
 LOGGED_RULES = ("log-alpha", "magnitude")
 
@@ -128,6 +130,8 @@ class Selection(Callback):
     either : bool
         Whether a better HR@20 also counts as progress: SR-GNN's released loop looks at both. (Its counter of epochs
         without gain is never set back; this one is.)
+    report : callable, optional
+        ``report(epoch, metrics, last)``, called after each evaluation; it may raise to end the run.
     """
 
     name = "selection"
@@ -141,9 +145,10 @@ class Selection(Callback):
         sparse: bool,
         patience: int,
         either: bool = False,
+        report: Report | None = None,
     ) -> None:
         self.folder, self.evaluate, self.split = folder, evaluate, split
-        self.sparse, self.patience, self.either = sparse, patience, either
+        self.sparse, self.patience, self.either, self.report = sparse, patience, either, report
         self.best: dict[str, float] = {}
         self.best_epoch: dict[str, int] = {}
         self.weights: dict[str, torch.Tensor] = {}
@@ -174,6 +179,8 @@ class Selection(Callback):
                 self.weights = {k: v.detach().clone() for k, v in loop.model.state_dict().items()}
         progress = "mrr@20" in improved or (self.either and "hr@20" in improved)
         self.bad = 0 if progress else self.bad + 1
+        if self.report is not None:
+            self.report(epoch, found[False], loop.step >= loop.plan.steps or self.exhausted)
 
     @property
     def exhausted(self) -> bool:

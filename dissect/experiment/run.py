@@ -12,7 +12,7 @@ import torch
 from dissect.data import load
 from dissect.errors import DissectError
 from dissect.experiment import record
-from dissect.experiment.callbacks import Recorder, Selection
+from dissect.experiment.callbacks import Metrics, Recorder, Report, Selection
 from dissect.experiment.checkpoint import Checkpoint
 from dissect.experiment.held import Masks, deleted, digest, holding, read_masks, write_masks
 from dissect.experiment.instrument import check_parts, check_rows, instrument_of
@@ -149,6 +149,32 @@ class Run:
         folder.close()
         return result
 
+    def select(self, report: Report | None = None) -> Metrics:
+        """Train and select on validation as `execute` does, and no more: nothing is written, no test rank is taken.
+
+        Parameters
+        ----------
+        report : callable, optional
+            ``report(epoch, metrics, last)``, called after each evaluation; it may raise to end the training.
+
+        Returns
+        -------
+        dict
+            The validation metrics of the selected epoch: those that `execute` would record for the same spec.
+
+        Raises
+        ------
+        DissectError
+            Under the protocol ``paper-code``, which has no validation part.
+        """
+        if self.spec.protocol != "honest":
+            raise DissectError(f"protocol {self.spec.protocol!r} has no validation part; use honest")
+        self.folder.writes = False
+        keep_large_allocations()
+        if self.spec.deterministic:
+            deterministic(self.device)
+        return self._train("select", self.spec, None, None, {}, report).chosen()["valid"]
+
     def _saved_state(self) -> dict[str, Any] | None:
         path = self.folder / record.STATE
         if not path.exists():
@@ -160,8 +186,9 @@ class Run:
             raise DissectError(f"{path} is damaged ({type(error).__name__}); delete it to start over") from None
 
     def _train(
-        self, phase: str, spec: Spec, state: dict[str, Any] | None, init: Path | None, extra: dict[str, Any]
-    ) -> Outcome:
+        self, phase: str, spec: Spec, state: dict[str, Any] | None, init: Path | None, extra: dict[str, Any],
+        report: Report | None = None,
+    ) -> Outcome:  # fmt: skip
         torch.manual_seed(spec.seed if spec.init_seed is None else spec.init_seed)
         splits = make_splits(self.data, spec, self.device, refit=phase == "refit")
         model = build(spec.recipe, self.data.items, spec.dim, spec.sigma, self.data.longest).to(self.device)
@@ -203,6 +230,7 @@ class Run:
                 sparse=spec.sparse,
                 patience=spec.patience,
                 either=spec.protocol == "paper-code",
+                report=report,
             )
             if selecting
             else None
