@@ -132,14 +132,13 @@ def options_of(readout: str) -> dict[str, Any]:
     return {name: p.default for name, p in parameters.items() if name not in _DERIVED}
 
 
-def _options(readout: str, given: Options) -> dict[str, Any]:
-    """Every option of a readout, those in `given` with their values, of the defaults' types."""
-    known = options_of(readout)
+def fill_options(known: Options, given: Options, whose: str) -> dict[str, Any]:
+    """The options `known`, those in `given` with their values, of the defaults' types."""
     out = dict(known)
     for name, value in given.items():
         if name not in known:
             has = f"; it takes: {', '.join(known)}" if known else ", which takes none"
-            raise DissectError(f"unknown option {name!r} of the readout {readout!r}{has}")
+            raise DissectError(f"unknown option {name!r} of {whose}{has}")
         out[name] = _typed(name, value, type(known[name]))
     return out
 
@@ -181,7 +180,7 @@ def recipe_of(
         encoder=choose("encoder", encoder or base.encoder, ENCODERS),
         readout=read,
         scorer=choose("scorer", scorer or base.scorer, SCORERS),
-        options=_options(read, {**own, **(options or {})}),
+        options=fill_options(options_of(read), {**own, **(options or {})}, f"the readout {read!r}"),
         item_dropout=base.item_dropout if item_dropout is None else item_dropout,
     )
 
