@@ -24,11 +24,13 @@ def cost_table(found: Comparison) -> Table:
             "not measured" if time is None else f"{time:.2f}",
             *([", ".join(own)] if several else []),
         ])  # fmt: skip
+    untrained = [line.label for line in found.lines if not any(result["steps"] for result in line.group.results)]
+    but = f" (of {', '.join(untrained)}: to count, in all)" if untrained else ""
     columns = ["model", "parameters", "kept / total weights", "s an epoch", "ms a session"]
     where = "not comparable across devices" if several else f"on {devices[0]}"
     notes = [
-        f"s an epoch: training, {where}; ms a session: from one session's clicks to its best items; both are means "
-        "over seeds. parameters: all, the item table too.",
+        f"s an epoch: training, {where}{but}; ms a session: from one session's clicks to its best items; both are "
+        "means over seeds. parameters: all, the item table too.",
         *_rules(found),
     ]
     title = f"Size and speed on {found.lines[0].group.results[0]['dataset']['name']}"
