@@ -24,8 +24,9 @@ def cost_table(found: Comparison) -> Table:
             "not measured" if time is None else f"{time:.2f}",
             *([", ".join(own)] if several else []),
         ])  # fmt: skip
-    untrained = [line.label for line in found.lines if not any(result["steps"] for result in line.group.results)]
-    but = f" (of {', '.join(untrained)}: to count, in all)" if untrained else ""
+    every = [result for group in found.groups for result in group.results]
+    counted = dict.fromkeys(result["model"] for result in every if not result["steps"])
+    but = f" (of {', '.join(counted)}: to count, in all)" if counted else ""
     columns = ["model", "parameters", "kept / total weights", "s an epoch", "ms a session"]
     where = "not comparable across devices" if several else f"on {devices[0]}"
     notes = [
