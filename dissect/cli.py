@@ -114,7 +114,7 @@ def _model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], 
     click.option("--heads", type=int, help="Atten-Mixer's H, which divides d [default: the recipe's]."),
     click.option("--p", type=float, help="Atten-Mixer's exponent of the mixture [default: the recipe's]."),
     click.option("--option", "more", multiple=True, metavar="NAME=VALUE", callback=_pairs,
-                 help="Another option of the readout; 'dissect models' lists them. May be given again."),
+                 help="Another option of the readout or control; 'dissect models' lists them. May be given again."),
     click.option("--item-dropout", type=float, help="Dropout of the item table [default: the recipe's]."),
     click.option("--setting", default="published", show_default=True,
                  help="published: each model's own; paper: d 256, batch 100 for all."),
@@ -216,7 +216,10 @@ def run(
     data_dir: Path | None,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Train MODEL with every part wrapped, track densities, prune, evaluate before and after."""
+    """Train MODEL with every part wrapped, track densities, prune, evaluate before and after.
+
+    A control that counts (spop, sr, vsknn) is tested and recorded alike; there is nothing to train or wrap.
+    """
     given = _given(context)
     idle = sorted(set(given) & set(_INSTRUMENT)) if options["sparsify"] == "none" else []
     if idle:
@@ -235,8 +238,9 @@ def run(
         start = resume_run(resume, str(data_dir.expanduser().resolve()) if data_dir else None, quiet)
     else:
         assert model is not None
-        options = {k: v for k, v in options.items() if v is not None}
-        options["options"] = options.pop("more")
+        # Those that were given: the defaults shown are the spec's own, and not every model has a use for all.
+        options = {k: v for k, v in options.items() if k in given}
+        options["options"] = options.pop("more", {})
         options["data_dir"] = str(data_dir) if data_dir else None
         if dry_run:
             other = sorted({"init", "as_json", "force", "mask"} & set(given))

@@ -89,6 +89,17 @@ TOY = ("--dataset", "toy", "--dim", 4, "--epochs", 1, "--device", "cpu", "--quie
         (["bench", "srgnn", "--sweep", "width"], ["unknown --sweep axis 'width'", "items, batch, dim, length"]),
         (["run"], ["needs a MODEL", "--resume"]),
         (["run", "meanpool"], ["have no weights", "--sparsify none"]),
+        (["run", "vsknnn"], ["unknown model 'vsknnn'", "did you mean 'vsknn'?", "srgnn", "spop"]),
+        (["run", "vsknn", "--sparsify", "gnn"], ["--sparsify gnn: vsknn counts", "use --sparsify none"]),
+        (["run", "spop", "--lr", "1", "--dim", "100"], ["spop counts", "no use for --dim, --lr"]),
+        (["run", "sr", "--steps", "4"], ["sr counts", "no use for --steps"]),
+        (["run", "sr", "--device", "cuda"], ["sr counts, on the CPU", "--device cuda"]),
+        (["run", "sr", "--setting", "paper"], ["sr counts", "--setting paper"]),
+        (["run", "vsknn", "--option", "k=0"], ["'vsknn'", "k is 0", ">= 1"]),
+        (["run", "vsknn", "--option", "K=3"], ["unknown option 'K'", "it takes: k, sample_size"]),
+        (["run", "sr", "--dry-run"], ["sr counts", "no weights"]),
+        (["bench", "sr"], ["sr counts", "no training step"]),
+        (["bench", "sr", "--sweep", "dim"], ["sr counts", "no training step"]),
         (["run", "--resume", "nowhere"], ["no run folder at nowhere"]),
         (["run", "--resume", "nowhere", "--lr", "1"], ["leave out --lr"]),
         (["plot", "nowhere"], ["no run folder at nowhere"]),
@@ -308,7 +319,29 @@ def test_dense_runs_print_no_density(run, toy_data: Path) -> None:
     assert "optimistic" in done.out
 
 
+def test_a_control_that_counts_runs_and_is_compared(run, toy_data: Path) -> None:
+    done = run("run", "spop", "--dataset", "toy", "--data-dir", toy_data, "--ties", "pessimistic", "--json")
+    assert done.status == 0, done.err
+    result = json.loads(done.out.splitlines()[-1])
+    assert "counted, not trained" in done.out
+    assert "0 parameters" in done.out
+    assert result["protocol"]["ties"] == "pessimistic"
+    spop = f"runs/{result['run_id']}"
+    assert "finished; --force runs it again" in run("run", "spop", *TOY[:2], "--data-dir", toy_data, "--ties",
+                                                    "pessimistic").err  # fmt: skip
+    arguments = (*TOY, "--data-dir", toy_data, "--sparsify", "none", "--ties", "pessimistic")
+    other = json.loads(run("run", "srgnn", *arguments, "--json").out.splitlines()[-1])
+    compared = run("compare", spop, f"runs/{other['run_id']}", "--resamples", 100)
+    assert compared.status == 0, compared.err
+    assert "baseline" in compared.out
+    assert "no densities to draw" in run("plot", spop).line
+    assert "nothing to prune" in run("prune", spop).line
+    assert "spop counts" in run("intervene", spop).line
+    assert len(json.loads(run("recommend", spop, 1, 2, "-k", 4).out)["items"]) == 4
+
+
 def test_lists(run, toy_data: Path) -> None:
+    assert "V-SKNN" in run("models").out
     models = run("models").out
     assert "srgnn" in models
     assert "edge_in" in models

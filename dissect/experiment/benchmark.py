@@ -14,6 +14,7 @@ import torch
 
 from dissect.data import Dataset, Examples, load
 from dissect.errors import DissectError
+from dissect.experiment.concerns import check_trained
 from dissect.experiment.instrument import instrument_of
 from dissect.experiment.machine import device_name, pick_device
 from dissect.experiment.spec import Spec
@@ -104,6 +105,7 @@ def bench_model(
     **options
         Fields of `Spec`.
     """
+    check_trained(model)
     peers = [load_peer(reference) for reference in against]
     spec = Spec.create(model, protocol="paper-code", **options)
     device = pick_device(spec.device)

@@ -19,6 +19,8 @@ from dissect.training.plan import Plan
 
 def check_parts(spec: Spec) -> None:
     """Raise a DissectError, before anything is written, unless the parts to wrap exist and have weights."""
+    if spec.counts:  # it has no parts
+        return
     model = build(spec.recipe, items=1, dim=spec.dim)  # refuses options that don't fit
     if spec.delete:
         deleted(model, spec.delete)  # refuses what can't be

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dissect.batch import PackedExamples
 from dissect.experiment import record
+from dissect.experiment.account import Result, baseline_account, dataset_account
 from dissect.experiment.attention import attention_sample
 from dissect.experiment.callbacks import Recorder, Selection
 from dissect.experiment.held import Masks
@@ -20,7 +20,6 @@ from dissect.experiment.splits import Splits
 from dissect.experiment.weights import write_weights
 from dissect.models import SessionModel
 from dissect.sparsity import Instrument
-from dissect.training.baselines import baseline_ranks
 from dissect.training.evaluate import Ranks, by_length, latency_ms, metrics, rank_examples
 from dissect.training.plan import Plan
 from dissect.training.progress import counting
@@ -28,8 +27,6 @@ from dissect.training.train import Loop
 
 if TYPE_CHECKING:
     from dissect.experiment.run import Run
-
-Result = dict[str, Any]
 
 
 class Outcome:
@@ -142,7 +139,7 @@ class Outcome:
             "model": spec.model,
             "recipe": {"encoder": recipe.encoder, "readout": recipe.readout, "scorer": recipe.scorer},
             "seed": spec.seed,
-            "dataset": self._dataset(),
+            "dataset": dataset_account(run.data, self.splits, spec),
             "protocol": protocol,
             "sparsify": self._sparsify(),
             "held": self._held(),
@@ -151,7 +148,7 @@ class Outcome:
             "valid": None if optimistic else chosen["valid"],
             "test": test,
             "by_length": by_length(ranks, arrays["length"]),
-            "baselines": self._baselines(),
+            "baselines": baseline_account(run.data, self.splits, spec),
             "density": self._density(),
             "lr_budget": round(loop.lr_budget, 4),
             "pruned": pruned,
@@ -164,22 +161,6 @@ class Outcome:
             "precision": spec.precision,
             "peak_memory_mb": peak_memory_mb(),
             "peak_device_memory_mb": peak_device_memory_mb(run.device),
-        }
-
-    def _dataset(self) -> Result:
-        splits, data = self.splits, self.run.data
-        return {
-            "name": data.name,
-            "sha256": data.sha256,
-            "items": data.items,
-            "first_id": data.first_id,
-            "longest": data.longest,
-            "train_examples": len(splits.train),
-            "valid_examples": 0 if splits.valid is None else len(splits.valid),
-            "test_examples": len(splits.test),
-            "max_train": self.run.spec.max_train,
-            "max_valid": self.run.spec.max_valid,
-            "unseen_targets": {"valid": self._unseen(splits.valid), "test": self._unseen(splits.test)},
         }
 
     def _sparsify(self) -> Result | None:
@@ -216,22 +197,3 @@ class Outcome:
         assert self.instrument is not None
         kept, total = self.instrument.prune_counts()
         return {"test": metrics(ranks), "by_length": by_length(ranks, lengths), "kept": kept, "total": total}
-
-    def _unseen(self, examples: PackedExamples | None) -> int:
-        if examples is None:
-            return 0
-        return int((~self.splits.seen[examples.clicks[examples.end]]).sum())
-
-    def _baselines(self) -> Result:
-        """Popularity and last-item transitions, counted on the same training examples."""
-        splits, seen = self.splits, self.splits.seen.cpu().numpy()
-        out: Result = {}
-        for split, examples in (("valid", splits.valid_examples), ("test", splits.test_examples)):
-            if examples is None:
-                continue
-            found = baseline_ranks(
-                splits.train_examples, examples, self.run.data.items, ties=self.run.spec.ties, seen=seen
-            )
-            for baseline, ranks in found.items():
-                out.setdefault(baseline, {})[split] = metrics(ranks)
-        return out

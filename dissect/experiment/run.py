@@ -14,6 +14,7 @@ from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.callbacks import Metrics, Recorder, Report, Selection
 from dissect.experiment.checkpoint import Checkpoint
+from dissect.experiment.counted import count
 from dissect.experiment.held import Masks, deleted, digest, holding, read_masks, write_masks
 from dissect.experiment.instrument import check_parts, check_rows, instrument_of
 from dissect.experiment.machine import deterministic, environment, pick_device
@@ -62,7 +63,7 @@ class Run:
         if self.masks:
             with holding(build(spec.recipe, items=1, dim=spec.dim), self.masks):  # refuses masks of another model
                 pass
-        self.device = pick_device(spec.device)
+        self.device = pick_device("cpu" if spec.counts else spec.device)
         self.world = World.join(self.device.type)
         with self.world.main_first():  # it may have to download or parse; the others find its copy
             self.data = load(spec.dataset, data_dir=spec.data_dir or None, progress=not quiet and self.world.main)
@@ -134,6 +135,14 @@ class Run:
                 write_masks(self.masks, folder / record.MASKS)
             if folder.writes:
                 record.write_atomically(folder / record.SPEC, spec.to_json() + "\n")
+        result = count(self) if spec.counts else self._learn(state, init)
+        folder.write_json(record.RESULT, result)
+        folder.close()
+        return result
+
+    def _learn(self, state: dict[str, Any] | None, init: Path | None) -> dict[str, Any]:
+        """Train, select, refit where the spec asks for it, evaluate; the result."""
+        spec = self.spec
         if state is None or state["phase"] == "select":
             outcome = self._train("select", spec, state, init, {})
             if spec.refit and spec.protocol == "honest":
@@ -144,10 +153,7 @@ class Run:
             chosen = state["extra"]
             again = spec.replace(epochs=chosen["epoch"], steps=chosen["steps"] if spec.steps else 0)
             outcome = self._train("refit", again, state, init, chosen)
-        result = outcome.finish()
-        folder.write_json(record.RESULT, result)
-        folder.close()
-        return result
+        return outcome.finish()
 
     def select(self, report: Report | None = None) -> Metrics:
         """Train and select on validation as `execute` does, and no more: nothing is written, no test rank is taken.

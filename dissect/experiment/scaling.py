@@ -11,6 +11,7 @@ import torch
 
 from dissect.batch import PackedExamples
 from dissect.errors import DissectError
+from dissect.experiment.concerns import check_trained
 from dissect.experiment.machine import device_name, pick_device
 from dissect.experiment.record import write_atomically
 from dissect.experiment.spec import Spec
@@ -77,6 +78,7 @@ def sweep_model(model: str, axes: str, *, out: Path, as_json: bool = False, **op
     **options
         Fields of `Spec` (encoder, readout, scorer, precision, device); sizes come from the axes.
     """
+    check_trained(model)
     names = list(AXES) if axes == "all" else [choose("--sweep axis", a.strip(), AXES) for a in axes.split(",")]
     device = pick_device(options.get("device") or "auto")
     _write(out / PARTIAL, {})  # whether it can be written, before anything is measured

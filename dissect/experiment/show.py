@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, build, encoder_options_of, options_of
+from dissect.models.counting import COUNTING, counting_options
 
 
 def _console() -> Any:
@@ -35,6 +36,13 @@ def show_models() -> None:
         setting = f"d {r.dim}, batch {r.batch_size}, lr {r.lr:g}, l2 {r.weight_decay:g}"
         table.add_row(name, r.encoder, r.readout, r.scorer, setting, r.about)
     console.print(table)
+    controls = Table(title="controls (they count, nothing is trained: nothing to wrap)", title_justify="left")
+    for name in ("model", "options", "what"):
+        controls.add_column(name)
+    for name, kind in COUNTING.items():
+        options = ", ".join(f"{option}={value}" for option, value in counting_options(name).items())
+        controls.add_row(name, options, (kind.__doc__ or "").splitlines()[0])
+    console.print(controls)
     parts = Table(title="parts (what --sparsify can name)", title_justify="left")
     for name in ("model", "part", "modules"):
         parts.add_column(name)

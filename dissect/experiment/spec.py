@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dissect.errors import DissectError
-from dissect.models.recipes import Recipe, choose, recipe_of
+from dissect.experiment.concerns import COUNTED, check_concerns, check_trained
+from dissect.models.counting import COUNTING, counting_options
+from dissect.models.recipes import RECIPES, Recipe, choose, recipe_of
 from dissect.sparsity import NOISES, PRIORS, RULES
 from dissect.training.evaluate import TIES
 from dissect.training.loss import LOSSES
@@ -51,7 +53,8 @@ class Spec:
     shadows : int
         Shadow columns of each wrapped matrix, the null for its density (0: none).
     options, item_dropout
-        The halves' options (levels, heads, encoder.layers ...), all of them, and dropout of the item table.
+        The options of the halves (levels, heads, encoder.layers ...) or of a model that counts, all of them, and dropout
+        of the item table.
     dim, sigma, epochs, steps, batch_size, lr, weight_decay, lr_step, lr_gamma, optimizer, patience, seed
         The model's width and its training; `steps` (0: unused) outranks `epochs`.
     protocol, refit, ties
@@ -117,11 +120,16 @@ class Spec:
     init_seed: int | None = None
 
     def __post_init__(self) -> None:
-        recipe = recipe_of(
-            self.model, self.encoder or None, self.readout or None, self.scorer or None, self.options, self.item_dropout
-        )
-        for name in ("encoder", "readout", "scorer", "options"):
-            object.__setattr__(self, name, getattr(recipe, name))
+        choose("model", self.model, (*RECIPES, *COUNTING))
+        if self.counts:
+            self._leave_out_training()
+        else:
+            recipe = recipe_of(
+                self.model, self.encoder or None, self.readout or None, self.scorer or None, self.options,
+                self.item_dropout,
+            )  # fmt: skip
+            for name in ("encoder", "readout", "scorer", "options"):
+                object.__setattr__(self, name, getattr(recipe, name))
         object.__setattr__(self, "warmup", tuple(self.warmup))
         choose("protocol", self.protocol, PROTOCOLS)
         choose("setting", self.setting, SETTINGS)
@@ -164,6 +172,17 @@ class Spec:
                 "part to train on; leave one of them out"
             )
 
+    def _leave_out_training(self) -> None:
+        """Set what does not concern a model that counts to its default, so that equal runs have equal specs."""
+        if self.sparse:
+            raise DissectError(
+                f"--sparsify {self.sparsify}: {self.model} counts and has no weights to wrap; use --sparsify none"
+            )
+        for f in fields(self):
+            if f.name not in COUNTED:
+                object.__setattr__(self, f.name, f.default)
+        object.__setattr__(self, "options", counting_options(self.model, self.options))
+
     @classmethod
     def create(cls, model: str, setting: str = "published", **options: Any) -> Spec:
         """A spec from the options that were given; the others come from the recipe's setting.
@@ -174,12 +193,23 @@ class Spec:
         setting : {"published", "paper"}
             ``paper``: d 256 and batch 100, the common setting of Table 2 (Atten-Mixer, Section 5.1).
         **options
-            Fields of `Spec`, or options of the readout; None means not given. `data_dir` is stored as an absolute
-            path, so that the run can be resumed and pruned from any directory.
+            Fields of `Spec`, or options of the readout or of a model that counts; None means not given. `data_dir` is
+            stored as an absolute path, so that the run can be resumed and pruned from any directory.
+
+        Raises
+        ------
+        DissectError
+            For what is out of range or unknown, and what a model that counts has no use for.
         """
         given = {k: v for k, v in options.items() if v is not None}
         known = {f.name for f in fields(cls)}
         readout = {**given.pop("options", {}), **{k: given.pop(k) for k in list(given) if k not in known}}
+        if given.get("data_dir"):
+            given["data_dir"] = str(Path(given["data_dir"]).expanduser().resolve())
+        if model in COUNTING:
+            check_concerns(model, given, setting)
+            return cls(model=model, **{"sparsify": "none", **given, "options": readout})
+        choose("model", model, (*RECIPES, *COUNTING))
         recipe = recipe_of(model, given.get("encoder"), given.get("readout"), given.get("scorer"), readout)
         dim = given.get("dim") or (256 if setting == "paper" else recipe.dim)
         if "heads" in recipe.options and "heads" not in readout and isinstance(dim, int) and dim > 0:
@@ -190,8 +220,6 @@ class Spec:
         base: dict[str, Any] = {name: getattr(recipe, name) for name in _FROM_RECIPE}
         if setting == "paper":
             base |= {"dim": 256, "batch_size": 100}
-        if given.get("data_dir"):
-            given["data_dir"] = str(Path(given["data_dir"]).expanduser().resolve())
         return cls(model=model, setting=setting, **(base | given))
 
     @classmethod
@@ -211,7 +239,15 @@ class Spec:
 
     def to_json(self) -> str:
         """The spec as JSON, every field written out."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
+        return json.dumps({"schema": SCHEMA, **self._fields()}, indent=1)
+
+    def _fields(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if k in COUNTED or not self.counts}
+
+    @property
+    def counts(self) -> bool:
+        """Whether the model counts (see `dissect.models.counting`): it has no weights, and is not trained."""
+        return self.model in COUNTING
 
     @property
     def sparse(self) -> bool:
@@ -225,7 +261,8 @@ class Spec:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe with the halves this run uses."""
+        """The recipe with the halves this run uses; a DissectError for a model that counts."""
+        check_trained(self.model)
         return recipe_of(self.model, self.encoder, self.readout, self.scorer, self.options, self.item_dropout)
 
     def replace(self, **changes: Any) -> Spec:
@@ -233,7 +270,7 @@ class Spec:
         return replace(self, **changes)
 
     def _science(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if k not in _OUTSIDE_ID and _SINCE.get(k, ...) != v}
+        return {k: v for k, v in self._fields().items() if k not in _OUTSIDE_ID and _SINCE.get(k, ...) != v}
 
     @property
     def science(self) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dissect.batch import PackedExamples
-from dissect.data import Dataset, Examples, expand, split_validation, subset
+from dissect.data import Dataset, Examples, Sessions, expand, split_validation, subset
 from dissect.errors import DissectError
 from dissect.experiment.spec import Spec
 
@@ -23,6 +23,7 @@ class Splits:
     train_examples: Examples
     valid_examples: Examples | None
     test_examples: Examples
+    train_sessions: Sessions
     seen: torch.Tensor
     """Items that occur in training, (items,) bool."""
 
@@ -62,5 +63,6 @@ def make_splits(data: Dataset, spec: Spec, device: torch.device, refit: bool = F
         examples,
         valid_examples,
         data.test,
+        train,
         torch.from_numpy(seen).to(device),
     )

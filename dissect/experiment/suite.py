@@ -11,8 +11,10 @@ from typing import Any
 
 from dissect.errors import DissectError
 from dissect.experiment import record
+from dissect.experiment.concerns import concerning
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
+from dissect.models.counting import COUNTING, counting_options
 from dissect.models.recipes import ENCODERS, READOUTS, choose, encoder_options_of, options_of
 from dissect.report.runs import Run, read_run
 from dissect.report.statistics import parse_metric
@@ -81,7 +83,11 @@ class Suite:
         return replace(
             self,
             entries=tuple(
-                replace(entry, spec=entry.spec.replace(**changed), options={**entry.options, **changed})
+                replace(
+                    entry,
+                    spec=entry.spec.replace(**changed),
+                    options={**entry.options, **concerning(entry.spec.model, changed)},
+                )
                 for entry in self.entries
             ),
         )
@@ -95,7 +101,8 @@ def load_suite(path: Path | str, variant: str = "small") -> Suite:
     path : path
         TOML: ``title``; ``[defaults]``, ``[small]`` and ``[full]`` with fields of a spec; ``[[runs]]`` with the same,
         ``model``, and where wanted ``label`` and ``priority``. What a run sets outranks the variant, which outranks the
-        defaults. A list stands for one run each: ``seed = [0, 1, 2]``. A label may name fields: ``"L = {levels}"``.
+        defaults; what these two say of training does not concern a model that counts. A list stands for one run each:
+        ``seed = [0, 1, 2]``. A label may name fields: ``"L = {levels}"``.
     variant : {"small", "full"}
 
     Raises
@@ -120,9 +127,9 @@ def load_suite(path: Path | str, variant: str = "small") -> Suite:
             raise DissectError(f"{path}: {key} is {data[key]!r}; it takes a {'list' if kind is list else 'table'}")
     entries: list[Entry] = []
     for number, given in enumerate(data["runs"], 1):
-        merged = {**data.get("defaults", {}), **data.get(variant, {}), **given}
+        shared = {**data.get("defaults", {}), **data.get(variant, {})}
         try:
-            entries += _entries(merged, len(entries))
+            entries += _entries(shared, given, len(entries))
         except (DissectError, TypeError, ValueError) as error:
             raise DissectError(f"{path}, run {number}: {error}") from None
     _one_table(path, entries)
@@ -149,13 +156,15 @@ def _one_table(path: Path, entries: Iterable[Entry]) -> None:
             )
 
 
-def _entries(merged: Mapping[str, Any], first: int) -> Iterator[Entry]:
+def _entries(shared: Mapping[str, Any], given: Mapping[str, Any], first: int) -> Iterator[Entry]:
+    merged = {**shared, **given}
     if "model" not in merged:
         raise DissectError("it has no model")
     # A run's weights can't be named before it is run: no init and no mask.
     known = {f.name for f in fields(Spec)} - {"options", "device", "data_dir", "init", "mask"}
     known |= {name for readout in READOUTS for name in options_of(readout)}
     known |= {name for encoder in ENCODERS for name in encoder_options_of(encoder)}
+    known |= {name for model in COUNTING for name in counting_options(model)}
     for key in merged:
         choose("key", key, sorted(known | set(_OWN)))
     lists = {k: v for k, v in merged.items() if isinstance(v, list) and k not in _PAIRS}
@@ -166,6 +175,8 @@ def _entries(merged: Mapping[str, Any], first: int) -> Iterator[Entry]:
     for order, values in enumerate(itertools.product(*lists.values()), first):
         axes = dict(zip(lists, values, strict=True))
         options = {**fixed, **axes}
+        idle = set(shared) - set(given) - {"label", "priority", *concerning(options["model"], options)}
+        axes, options = ({k: v for k, v in some.items() if k not in idle} for some in (axes, options))
         label, priority = str(options.pop("label", "")), int(options.pop("priority", 1))
         if isinstance(options.get("warmup"), list):
             options["warmup"] = tuple(options["warmup"])

@@ -19,6 +19,7 @@ from typing import Any
 from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.checkpoint import Interrupted
+from dissect.experiment.concerns import concerning
 from dissect.experiment.main import resume_run, start_run
 from dissect.experiment.record import copy_record
 from dissect.experiment.spec import Spec
@@ -154,7 +155,7 @@ def _one(
             result = resume_run(begun, data_dir, quiet)
         else:
             options = {k: v for k, v in entry.options.items() if k != "model"}
-            options |= {"device": device, "data_dir": data_dir}
+            options |= concerning(entry.spec.model, {"device": device, "data_dir": data_dir})
             given = {k: v for k, v in options.items() if v is not None}
             result = start_run(entry.spec.model, given, out=out, init=None, force=False, quiet=quiet)
     test = result["test"]

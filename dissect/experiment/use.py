@@ -6,17 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dissect.batch import Batch
 from dissect.data import Dataset, load
 from dissect.errors import DissectError
 from dissect.experiment import record
+from dissect.experiment.counted import fitted_model
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
+from dissect.experiment.splits import make_splits
 from dissect.experiment.weights import load_weights
 from dissect.models import SessionModel, build
 from dissect.sparsity import Instrument, wrap
+from dissect.training.sparse_ranks import best_of_row
 
 
 def finished(run: Path) -> tuple[RunFolder, Spec, dict[str, Any]]:
@@ -88,10 +92,12 @@ def recommend_items(run: Path, items: list[int], top: int = 20, pruned: bool = F
     Raises
     ------
     DissectError
-        For an id that the data set does not have, and where there are no weights.
+        For an id that the data set does not have, and where there are no weights, or for a model that counts not the
+        data set.
     """
-    model = load_model(run, pruned)  # first: without weights nothing else is worth saying
     folder, spec, result = finished(run)
+    # First: without weights nothing else is worth saying.
+    model = None if spec.counts and not pruned else load_model(run, pruned)
     first, count = result["dataset"].get("first_id"), result["dataset"]["items"]
     if first is None:
         raise DissectError(
@@ -102,16 +108,24 @@ def recommend_items(run: Path, items: list[int], top: int = 20, pruned: bool = F
             raise DissectError(
                 f"item {item} is out of range: {spec.dataset!r} has the ids {first} to {first + count - 1}"
             )
-    with torch.no_grad():
-        scores = model.scores(Batch.from_lists([[i - first for i in items]]))[0]
-    best = scores.topk(min(top, count))
+    session = [i - first for i in items]
+    if model is None:
+        best, scores = _count_items(run, spec, session, top)
+    else:
+        with torch.no_grad():
+            scores, best = model.scores(Batch.from_lists([session]))[0].topk(min(top, count))
     return {
         "session": items,
-        "items": [
-            {"item": int(i) + first, "score": round(float(s), 6)}
-            for s, i in zip(best.values, best.indices, strict=True)
-        ],
+        "items": [{"item": int(i) + first, "score": round(float(s), 6)} for s, i in zip(scores, best, strict=True)],
     }
+
+
+def _count_items(run: Path, spec: Spec, session: list[int], top: int) -> tuple[Any, Any]:
+    """The best items by a model that counts, which keeps no weights: it counts once more, on what the run did."""
+    data = data_of(run)
+    model = fitted_model(spec, make_splits(data, spec, torch.device("cpu"), refit=spec.refit), data)
+    scores = model.scores(np.array(session), np.array([0]), np.array([len(session)]))
+    return best_of_row(scores, model.background, top)
 
 
 def wrapped_model(run: Path) -> Instrument:

@@ -218,15 +218,31 @@ def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _options(encoder: str, readout: str, given: Options) -> dict[str, Any]:
-    """Every option of both halves, those in `given` with their values, of the defaults' types."""
     of_readout, of_encoder = options_of(readout), encoder_options_of(encoder)
-    out = {**of_readout, **of_encoder}
+
+    def whose(name: str) -> tuple[str, Options]:
+        if name.startswith(ENCODER_PREFIX):
+            return f"the encoder {encoder!r}", of_encoder
+        return f"the readout {readout!r}", of_readout
+
+    return fill_options({**of_readout, **of_encoder}, given, whose)
+
+
+def fill_options(known: Options, given: Options, whose: Callable[[str], tuple[str, Options]]) -> dict[str, Any]:
+    """The options `known`, those in `given` with their values, of the defaults' types.
+
+    Parameters
+    ----------
+    known, given : mapping
+    whose : callable
+        Of an option that is not known: what it would belong to, and the options that this has.
+    """
+    out = dict(known)
     for name, value in given.items():
         if name not in out:
-            half, what, known = ("encoder", encoder, of_encoder) if name.startswith(ENCODER_PREFIX) else (
-                "readout", readout, of_readout)  # fmt: skip
+            owner, known = whose(name)
             has = f"; it takes: {', '.join(known)}" if known else ", which takes none"
-            raise DissectError(f"unknown option {name!r} of the {half} {what!r}{has}")
+            raise DissectError(f"unknown option {name!r} of {owner}{has}")
         out[name] = _typed(name, value, type(out[name]))
     return out
 

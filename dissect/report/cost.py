@@ -24,11 +24,14 @@ def cost_table(found: Comparison) -> Table:
             "not measured" if time is None else f"{time:.2f}",
             *([", ".join(own)] if several else []),
         ])  # fmt: skip
+    every = [result for group in found.groups for result in group.results]
+    counted = dict.fromkeys(result["model"] for result in every if not result["steps"])
+    but = f" (of {', '.join(counted)}: to count, in all)" if counted else ""
     columns = ["model", "parameters", "kept / total weights", "s an epoch", "ms a session"]
     where = "not comparable across devices" if several else f"on {devices[0]}"
     notes = [
-        f"s an epoch: training, {where}; ms a session: from one session's clicks to its best items; both are means "
-        "over seeds. parameters: all, the item table too.",
+        f"s an epoch: training, {where}{but}; ms a session: from one session's clicks to its best items; both are "
+        "means over seeds. parameters: all, the item table too.",
         *_rules(found),
     ]
     title = f"Size and speed on {found.lines[0].group.results[0]['dataset']['name']}"

@@ -159,11 +159,12 @@ def _controls(found: Comparison) -> list[str]:
 
 
 def _budgets(found: Comparison) -> list[str]:
-    """What the groups' training budgets differ in, each value with who has it."""
+    """What the training budgets of the groups that were trained differ in, each value with who has it."""
     texts = []
+    trained = [group for group in found.groups if any(result["steps"] for result in group.results)]
     for name, of in _BUDGET:
         who: dict[str, list[str]] = {}
-        for group in found.groups:
+        for group in trained:
             values = [of(run.spec, result) for run, result in zip(group.runs, group.results, strict=True)]
             who.setdefault(span(values), []).append(group.label)
         if len(who) > 1:

@@ -24,14 +24,17 @@ def print_result(result: dict[str, Any], folder: Path, figure: Sequence[Path] | 
     how = (
         "evaluated on the test set after each epoch, the last counts" if wrapped else "epochs selected on the test set"
     )
+    counted = result["steps"] == 0  # a model that counts
+    how = "that of runs selected on the test set; nothing was selected here" if counted else how
     stamp = f" [bold]optimistic: {how}[/bold]" if protocol["optimistic"] else ""
     subset = f", {data['max_train']:,} training sessions drawn" if data.get("max_train") else ""
     table = Table(
         title=f"{result['model']} on {data['name']}, seed {result['seed']}, protocol {protocol['name']}"
         f"{', refit' if protocol['refit'] else ''}, ties {protocol['ties']}{subset}{stamp}",
         caption=f"percent, ranked among {data['items']:,} items; {data['train_examples']:,} training, "
-        f"{data['valid_examples']:,} validation, {data['test_examples']:,} test examples; epoch {result['epoch']}, "
-        f"{result['steps']:,} steps; targets never seen in training are misses: "
+        f"{data['valid_examples']:,} validation, {data['test_examples']:,} test examples; "
+        + ("counted, not trained" if counted else f"epoch {result['epoch']}, {result['steps']:,} steps")
+        + "; targets never seen in training are misses: "
         + ", ".join(f"{n:,} in {s}" for s, n in data["unseen_targets"].items()),
         title_justify="left",
         caption_justify="left",
@@ -53,10 +56,8 @@ def print_result(result: dict[str, Any], folder: Path, figure: Sequence[Path] | 
     console.print(table)
     if result["density"]:
         _print_density(result, console)
-    console.print(
-        f"{result['parameters']:,} parameters, {result['seconds_per_epoch']:.1f} s an epoch on {result['device']}",
-        highlight=False,
-    )
+    took = f"{result['seconds_per_epoch']:.1f} s {'to count' if counted else 'an epoch'}"
+    console.print(f"{result['parameters']:,} parameters, {took} on {result['device']}", highlight=False)
     if figure:
         console.print(f"figure: {figure[-1]}", highlight=False, soft_wrap=True)
     console.print(f"record: {folder}", highlight=False, soft_wrap=True)
