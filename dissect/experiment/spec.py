@@ -53,8 +53,8 @@ class Spec:
     shadows : int
         Shadow columns of each wrapped matrix, the null for its density (0: none).
     options, item_dropout
-        The options of the halves (levels, heads, encoder.layers ...) or of a model that counts, all of them, and dropout
-        of the item table.
+        The options of the halves (levels, heads, encoder.layers ...) or of a model that counts, all of them, and
+        dropout of the item table.
     dim, sigma, epochs, steps, batch_size, lr, weight_decay, lr_step, lr_gamma, optimizer, patience, seed
         The model's width and its training; `steps` (0: unused) outranks `epochs`.
     protocol, refit, ties
