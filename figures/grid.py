@@ -13,16 +13,18 @@ says.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from style import HERE, INK, MUTED, RC, not_run, run, suite_runs, values
+from numpy.typing import NDArray
+from style import HERE, INK, MUTED, RC, not_run, run, suite_runs
 
 from dissect.report.axis import describe
 from dissect.report.plot import save_figure
-from dissect.report.variance import SOURCES, split_variance
+from dissect.report.variance import SOURCES, Grid, grid_of, split_variance
 
 NAMES = {"rows": "encoder", "columns": "readout", "interaction": "both together", "seed": "seed"}
 METRICS = ("hr@20", "mrr@20")
@@ -33,25 +35,17 @@ def main() -> list[Path]:
     import matplotlib as mpl
 
     suite, found = suite_runs("grid")
-    place = {entry.label: (entry.spec.encoder, entry.spec.readout) for entry in suite.entries}
-    seeds = sorted({entry.spec.seed for entry in suite.entries})
-    encoders = list(dict.fromkeys(encoder for encoder, _ in place.values()))
-    readouts = list(dict.fromkeys(readout for _, readout in place.values()))
-    grids = {metric: np.full((len(encoders), len(readouts), len(seeds)), np.nan) for metric in METRICS}
-    for label, runs in found.items():
-        encoder, readout = place[label]
-        for metric, grid in grids.items():
-            for one, value in zip(runs, values(runs, metric), strict=True):
-                grid[encoders.index(encoder), readouts.index(readout), seeds.index(one.spec["seed"])] = value
     everything = [one for runs in found.values() for one in runs]
     if not everything:
         return not_run("grid", ["every pair of halves"], "dissect suite analyses/suites/grid.toml --keep")
-    full = [k for k in range(len(seeds)) if np.isfinite(grids["hr@20"][:, :, k]).all()]
+    encoders = tuple(dict.fromkeys(entry.spec.encoder for entry in suite.entries))
+    readouts = tuple(dict.fromkeys(entry.spec.readout for entry in suite.entries))
     with mpl.rc_context(RC | {"axes.grid": False}):
         figure = Figure(figsize=(11, 7.6))
         axes = figure.subplots(2, 2, width_ratios=(1.7, 1))
-        for (left, right), (metric, grid) in zip(axes, grids.items(), strict=True):
-            mean = _mean(grid)
+        for (left, right), metric in zip(axes, METRICS, strict=True):
+            grid = grid_of(everything, metric)
+            mean = _mean(grid, encoders, readouts)
             image = left.imshow(mean, cmap="cividis", aspect="auto")
             middle = (np.nanmin(mean) + np.nanmax(mean)) / 2
             for (i, j), value in np.ndenumerate(mean):
@@ -62,8 +56,8 @@ def main() -> list[Path]:
             left.set_yticks(range(len(encoders)), encoders)
             left.set_title(f"{metric.upper()}, %")
             figure.colorbar(image, ax=left, pad=0.02)
-            if len(full) > 1:
-                _shares(right, grid[:, :, full], metric)
+            if (encoders, readouts) == (grid.encoders, grid.readouts) and grid.whole.shape[2] > 1:
+                _shares(right, grid.whole, metric)
             else:
                 right.axis("off")
                 right.text(0, 0.5, "shares: not run\n(two seeds of every pair are needed)", color=MUTED)
@@ -73,12 +67,18 @@ def main() -> list[Path]:
     return save_figure(figure, HERE, "grid")
 
 
-def _mean(grid: np.ndarray) -> np.ndarray:
-    counts = np.isfinite(grid).sum(2)
-    return np.where(counts > 0, np.nansum(grid, 2) / np.maximum(counts, 1), np.nan)
+def _mean(grid: Grid, encoders: Sequence[str], readouts: Sequence[str]) -> NDArray[np.float64]:
+    """Means over seeds, nan where nothing was run."""
+    out = np.full((len(encoders), len(readouts)), np.nan)
+    for i, encoder in enumerate(grid.encoders):
+        for j, readout in enumerate(grid.readouts):
+            there = grid.values[i, j][np.isfinite(grid.values[i, j])]
+            if there.size:
+                out[encoders.index(encoder), readouts.index(readout)] = there.mean()
+    return out
 
 
-def _shares(axes: Axes, grid: np.ndarray, metric: str) -> None:
+def _shares(axes: Axes, grid: NDArray[np.float64], metric: str) -> None:
     found = split_variance(grid)
     colours = ("#0072B2", "#D55E00", "#CC79A7", "#999999")
     for y, (source, colour) in enumerate(zip(SOURCES, colours, strict=True)):

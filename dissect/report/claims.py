@@ -18,6 +18,7 @@ from dissect.errors import DissectError
 from dissect.report.compare import compare
 from dissect.report.groups import finished
 from dissect.report.runs import Run
+from dissect.report.variance import grid_of, split_variance
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -265,6 +266,29 @@ def _falls(found: Found, options: Mapping[str, Any]) -> Judged:
     return parts, missing
 
 
+def _explains(found: Found, options: Mapping[str, Any]) -> Judged:
+    """One half's share of a grid's variance against the other's."""
+    missing = [label for label, runs in found.items() if not runs]
+    everything = [r for runs in found.values() for r in runs]
+    if missing or not everything:
+        return [], missing
+    words, shown, seeds = [], [], SEEDS
+    for metric in METRICS:
+        grid = grid_of(everything, metric).whole
+        if grid.shape[2] < 2:
+            return [], ["a second seed of every pair"]
+        split, seeds = split_variance(grid), grid.shape[2]
+        more, less = ("rows", "columns") if options["half"] == "encoder" else ("columns", "rows")
+        held = split.low[more] > split.high[less]
+        words.append(HOLDS if held else FAILS if split.high[more] < split.low[less] else UNDECIDED)
+        shares = (
+            f"{name} {100 * split.share[of]:.0f}% ({100 * split.low[of]:.0f} to {100 * split.high[of]:.0f})"
+            for name, of in (("encoder", "rows"), ("readout", "columns"))
+        )
+        shown.append(f"{metric.upper()}: {', '.join(shares)}")
+    return [(_word(words), "share of the variance: " + "; ".join(shown), seeds)], []
+
+
 _KINDS: dict[str, Callable[[Found, Mapping[str, Any]], Judged]] = {
     "better": _better,
     "no worse": _no_worse,
@@ -272,6 +296,7 @@ _KINDS: dict[str, Callable[[Found, Mapping[str, Any]], Judged]] = {
     "density below": _density_below,
     "density above": _density_above,
     "falls with length": _falls,
+    "explains more": _explains,
 }
 #: Kind -> options that it must have, and may have.
 _OPTIONS: dict[str, tuple[set[str], set[str]]] = {
@@ -281,4 +306,5 @@ _OPTIONS: dict[str, tuple[set[str], set[str]]] = {
     "density below": ({"part", "limit"}, set()),
     "density above": ({"part", "than"}, {"pair"}),
     "falls with length": ({"rows"}, set()),
+    "explains more": ({"half"}, set()),
 }

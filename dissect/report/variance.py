@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dissect.errors import DissectError
+from dissect.report.groups import finished
+from dissect.report.runs import Run
 
 SOURCES = ("rows", "columns", "interaction", "seed")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A metric of every pair of halves and seed.
+
+    Attributes
+    ----------
+    encoders, readouts : tuple of str
+    seeds : tuple of int
+    values : array, (encoders, readouts, seeds)
+        In percent; nan where a run is missing.
+    """
+
+    encoders: tuple[str, ...]
+    readouts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    values: NDArray[np.float64]
+
+    @property
+    def whole(self) -> NDArray[np.float64]:
+        """The seeds that every pair was run with: (encoders, readouts, those)."""
+        return self.values[:, :, np.isfinite(self.values).all((0, 1))]
+
+
+def grid_of(runs: Iterable[Run], metric: str) -> Grid:
+    """Lay finished runs out by encoder, readout and seed, each in the order of its first run.
+
+    Raises
+    ------
+    DissectError
+        If two runs have the same three.
+    """
+    found: dict[tuple[str, str, int], float] = {}
+    for run in runs:
+        key = (run.spec["encoder"], run.spec["readout"], run.spec["seed"])
+        if key in found:
+            raise DissectError(f"two runs of {key[0]}, {key[1]}, seed {key[2]}: {run.path} and another")
+        found[key] = float(finished(run)["test"][metric])
+    encoders = tuple(dict.fromkeys(key[0] for key in found))
+    readouts = tuple(dict.fromkeys(key[1] for key in found))
+    seeds = tuple(sorted({key[2] for key in found}))
+    values = np.full((len(encoders), len(readouts), len(seeds)), np.nan)
+    for (encoder, readout, seed), value in found.items():
+        values[encoders.index(encoder), readouts.index(readout), seeds.index(seed)] = value
+    return Grid(encoders, readouts, seeds, values)
 
 
 @dataclass(frozen=True)

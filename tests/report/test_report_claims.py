@@ -150,3 +150,31 @@ def test_a_faulty_file_is_one_line(text: str, message: str, tmp_path: Path):
     path.write_text(text)
     with pytest.raises(DissectError, match=message):
         load_claims(path)
+
+
+def _grid(rows: tuple[float, float], columns: tuple[float, float], seeds: int = 3) -> dict[str, list[Run]]:
+    return {
+        f"{i}, {j}": [
+            Run(
+                Path(f"run-{i}{j}{seed}"),
+                {"seed": seed, "encoder": str(i), "readout": str(j)},
+                {"test": dict.fromkeys(("hr@20", "mrr@20"), 30 + a + b + 0.1 * ((seed + i + 2 * j) % 3 - 1))},
+                [], [], [],
+            )
+            for seed in range(seeds)
+        ]
+        for i, a in enumerate(rows)
+        for j, b in enumerate(columns)
+    }  # fmt: skip
+
+
+def test_explains_more():
+    rule = claim("explains more", half="readout")
+    held = judge(rule, _grid((0, 0.5), (0, 4)))
+    assert (held.word, held.seeds) == ("holds", 3)
+    assert "HR@20: encoder" in held.details[0]
+    assert judge(rule, _grid((0, 4), (0, 0.5))).word == "fails"
+    assert judge(rule, _grid((0, 2), (0, 2))).word == "undecided"
+    assert judge(claim("explains more", half="encoder"), _grid((0, 4), (0, 0.5))).word == "holds"
+    assert judge(rule, _grid((0, 1), (0, 1), seeds=1)).missing == ("a second seed of every pair",)
+    assert judge(rule, {"a": []}).word == "not run"

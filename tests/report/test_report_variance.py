@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from dissect.errors import DissectError
-from dissect.report.variance import SOURCES, split_variance
+from dissect.report.runs import Run
+from dissect.report.variance import SOURCES, grid_of, split_variance
 
 
 def test_a_grid_by_hand() -> None:
@@ -47,3 +50,19 @@ def test_bad_grids(shape: tuple[int, ...], hole: bool, says: str) -> None:
         grid[0, 1, 0] = np.nan
     with pytest.raises(DissectError, match=says):
         split_variance(grid)
+
+
+def test_runs_are_laid_out_by_halves_and_seed() -> None:
+    def run(encoder: str, readout: str, seed: int, value: float) -> Run:
+        return Run(
+            Path("run"), {"encoder": encoder, "readout": readout, "seed": seed}, {"test": {"hr@20": value}}, [], [], []
+        )
+
+    grid = grid_of(
+        [run("b", "x", 1, 4.0), run("b", "y", 0, 2.0), run("b", "x", 0, 1.0), run("a", "x", 0, 3.0)], "hr@20"
+    )
+    assert (grid.encoders, grid.readouts, grid.seeds) == (("b", "a"), ("x", "y"), (0, 1))
+    np.testing.assert_array_equal(grid.values, [[[1, 4], [2, np.nan]], [[3, np.nan], [np.nan, np.nan]]])
+    assert grid.whole.shape == (2, 2, 0)
+    with pytest.raises(DissectError, match="two runs of a, x, seed 0"):
+        grid_of([run("a", "x", 0, 1.0), run("a", "x", 0, 2.0)], "hr@20")
