@@ -61,10 +61,20 @@ class _Scan:
         Sum of exp(score - last peak).
     pull : Tensor, (B, d)
         Sum of exp(score - last peak) times the (normalised) rows.
+    own : Tensor, (B,)
+        exp(score - last peak) of the targets, where they are counted apart from the blocks; else 0.
     """
 
     def __init__(
-        self, query: Tensor, table: Tensor, options: _Options, *, shifted: bool, keep: bool, with_pull: bool
+        self,
+        query: Tensor,
+        table: Tensor,
+        targets: Tensor,
+        options: _Options,
+        *,
+        shifted: bool,
+        keep: bool,
+        with_pull: bool,
     ) -> None:
         batch, items = query.shape[0], table.shape[0]
         self.query, self.table, self.options, self.shifted = query, table, options, shifted
@@ -72,6 +82,9 @@ class _Scan:
         # A CPU's products of bfloat16 matrices are fast, and have bfloat16 results: so are the blocks then.
         narrow = options.bf16 and query.device.type == "cpu" and native_bf16("cpu")
         self.factor = torch.bfloat16 if narrow else table.dtype
+        # The target's probability is taken from 1 in the gradient, and near 1 a rounded one would leave more error than
+        # gradient: under bfloat16 targets are left out of the blocks, and counted in fp32.
+        self.apart = targets if options.bf16 else None
         self.columns = (query * LOG2E).to(self.factor).t()
         self.scale = query.new_empty(items) if options.cosine else None  # 1 / |e|
         self.kept = query.new_empty(batch * items if keep else 0, dtype=self.factor)
@@ -92,9 +105,27 @@ class _Scan:
                 shrink = torch.exp2(last - self.peak)  # brings what was summed before to the new peak
                 self.total.mul_(shrink)
                 self.pull.mul_(shrink[:, None])
-            self.total.add_(block.exp2_().sum(0, dtype=self.total.dtype))
+            self._leave_out(k, block.exp2_())
+            self.total.add_(block.sum(0, dtype=self.total.dtype))
             if with_pull:
                 matmul(block.t(), rows, options.bf16, add_to=self.pull)
+        rows = table[targets]
+        self.targets = rows if self.scale is None else rows * self.scale[targets][:, None]
+        self.score = (query * self.targets).sum(1)
+        self.own = torch.zeros_like(self.score)
+        if self.apart is not None:
+            self.own = torch.exp2(self.score * LOG2E - self.peak)
+            self.total.add_(self.own)
+            self.pull.add_(self.own[:, None] * self.targets)
+
+    def _leave_out(self, k: int, block: Tensor) -> Tensor:
+        """Set the exponentials of the tile's targets to 0, in place, where targets are counted apart."""
+        if self.apart is not None:
+            place = self.apart - self.tiles[k][0]
+            inside = (place >= 0) & (place < len(block))
+            place = place.clamp(0, len(block) - 1)[None]  # of other tiles' targets some item, which stays as it is
+            block.scatter_(0, place, block.gather(0, place).masked_fill_(inside[None], 0))
+        return block
 
     def _rows(self, i: int, j: int) -> Tensor:
         """The tile's rows as factors: (items of the tile, d), of unit length for a cosine."""
@@ -107,7 +138,8 @@ class _Scan:
         batch = self.query.shape[0]
         if len(self.kept):
             return self.kept[batch * i : batch * j].view(j - i, batch)
-        return matmul(self._rows(i, j), self.columns, self.options.bf16).sub_(self.peaks[k]).exp2_()
+        block = matmul(self._rows(i, j), self.columns, self.options.bf16)
+        return self._leave_out(k, block.sub_(self.peaks[k]).exp2_())
 
     def trusted(self) -> bool:
         """Whether plain exponentials neither overflowed nor vanished; waits for the device."""
@@ -126,25 +158,22 @@ class _ItemCrossEntropy(torch.autograd.Function):
         # On a CPU two passes over the scores are saved where they can be exponentiated as they are, which a look at
         # the sums tells. An accelerator would have to wait for that look.
         shifted = query.device.type != "cpu"
-        scan = _Scan(query, table, options, shifted=shifted, **how)
+        scan = _Scan(query, table, targets, options, shifted=shifted, **how)
         if not shifted and not scan.trusted():
-            scan = _Scan(query, table, options, shifted=True, **how)
-        rows = table[targets]
-        if scan.scale is not None:
-            rows = rows * scan.scale[targets][:, None]
-        ctx.save_for_backward(query, table, targets, rows)
+            scan = _Scan(query, table, targets, options, shifted=True, **how)
+        ctx.save_for_backward(query, table, targets)
         ctx.scan = scan
-        return (scan.total.log() + scan.peak / LOG2E - (query * rows).sum(1)).mean()
+        return (scan.total.log() + scan.peak / LOG2E - scan.score).mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # pyright: ignore
-        query, table, targets, rows = ctx.saved_tensors
+        query, table, targets = ctx.saved_tensors
         scan: _Scan = ctx.scan
         share = grads[0] / query.shape[0]
         grad_query = grad_table = None
         if ctx.needs_input_grad[0]:
-            grad_query = (scan.pull / scan.total[:, None]).sub_(rows).mul_(share)
+            grad_query = (scan.pull / scan.total[:, None]).sub_(scan.targets).mul_(share)
         if ctx.needs_input_grad[1]:
             grad_table = torch.empty_like(table)
             # softmax = exponential * weight; the weight is moved to the queries, which are fewer numbers.
@@ -156,7 +185,7 @@ class _ItemCrossEntropy(torch.autograd.Function):
                 if scale is not None:
                     _through_norm(out, table[i:j], scale[i:j])
             # The targets' rows go the same way through the norm by themselves: the map is linear.
-            own = query * -share
+            own = query * (share * (scan.own / scan.total - 1))[:, None]
             if scale is not None:
                 _through_norm(own, table[targets], scale[targets])
             grad_table.index_add_(0, targets, own)
@@ -185,7 +214,8 @@ def item_cross_entropy(
         Whether the table's rows are to be L2-normalised.
     bf16 : bool
         Whether the factors of the matrix products are rounded to bfloat16; sums and gradients stay in fp32. On a
-        CPU with bfloat16 products (`native_bf16`) each block's results, scores among them, are rounded too.
+        CPU with bfloat16 products (`native_bf16`) each block's results are rounded too, the scores of all items but
+        the target among them.
 
     Returns
     -------

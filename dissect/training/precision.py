@@ -26,8 +26,21 @@ def native_bf16(device_type: str) -> bool:
     """
     if device_type != "cpu":
         return True
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private, and not in every build
-    return torch.backends.mkldnn.is_available() and any(getattr(torch.cpu, name, bool)() for name in asked)
+    return has_amx() or _supports("_is_avx512_bf16_supported")
+
+
+@cache
+def has_amx() -> bool:
+    """Whether the CPU multiplies tiles of bfloat16 (Intel since Sapphire Rapids): its fp32 products can use them too.
+
+    With AVX512_BF16 alone oneDNN's bfloat16 mode of fp32 products is no faster than fp32, and prepares a product of its
+    own for each shape, of which a packed batch has a new one each time.
+    """
+    return _supports("_is_amx_tile_supported")
+
+
+def _supports(name: str) -> bool:  # private names, and not in every build
+    return torch.backends.mkldnn.is_available() and bool(getattr(torch.cpu, name, bool)())
 
 
 def _rounded(x: Tensor) -> Tensor:
@@ -70,9 +83,9 @@ def matmul(
     if bf16 and a.device.type == "cuda":
         product = _mm_bf16(a.bfloat16(), b.bfloat16(), out)
         return product if add_to is None else add_to.add_(product)
-    if bf16 and not native_bf16(a.device.type):
+    if bf16 and not has_amx():
         a, b = _rounded(a), _rounded(b)
-    # Where a CPU has bfloat16 products, `fast_products` has told the library to use them for fp32 matrices.
+    # Where a CPU has AMX, `fast_products` has told the library to use it for fp32 matrices.
     if add_to is not None:
         return add_to.addmm_(a, b)
     return torch.mm(a, b) if out is None else torch.mm(a, b, out=out)
@@ -110,7 +123,7 @@ class _RoundedLinear(TorchFunctionMode):
 def products(bf16: bool, device: torch.device) -> Iterator[None]:
     """Around a forward pass: linear maps have bfloat16 factors, by autocast on an accelerator, by rounding on a CPU.
 
-    A CPU with bfloat16 products needs `fast_products` instead, around the backward pass too.
+    A CPU with AMX needs `fast_products` instead, around the backward pass too.
     """
     if not bf16:
         yield
@@ -118,7 +131,7 @@ def products(bf16: bool, device: torch.device) -> Iterator[None]:
         # No cache of cast weights: a graph would go on with those of the step that captured it.
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             yield
-    elif native_bf16("cpu"):
+    elif has_amx():
         yield
     else:
         with _RoundedLinear():
@@ -127,11 +140,11 @@ def products(bf16: bool, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def fast_products(bf16: bool, device: torch.device) -> Iterator[None]:
-    """Around a whole step: a CPU with bfloat16 products uses them inside its fp32 ones; elsewhere nothing changes.
+    """Around a whole step: a CPU with AMX uses it inside its fp32 products; elsewhere nothing changes.
 
     All that lies between two products stays fp32. The former setting comes back afterwards.
     """
-    if not (bf16 and device.type == "cpu" and native_bf16("cpu")):
+    if not (bf16 and device.type == "cpu" and has_amx()):
         yield
         return
     before = torch.get_float32_matmul_precision()

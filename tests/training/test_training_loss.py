@@ -112,3 +112,25 @@ def test_bf16_is_close_and_its_gradients_are_fp32(
     for a, b in pairs:
         assert b.dtype == torch.float32
         assert float((a - b).norm() / a.norm()) < 0.02
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(("cosine", "scale"), [(True, 20.0), (False, 40.0)])
+@pytest.mark.parametrize("keep", [1 << 27, 0])
+def test_bf16_is_close_where_a_model_is_sure(
+    monkeypatch: pytest.MonkeyPatch, native: bool, cosine: bool, scale: float, keep: int
+) -> None:
+    for place in (module, precision):
+        monkeypatch.setattr(place, "native_bf16", lambda device_type: native)
+    monkeypatch.setattr(module, "KEEP", keep)
+    torch.manual_seed(0)
+    table = torch.nn.functional.normalize(torch.randn(3000, 64), dim=1)
+    targets = torch.randint(3000, (20,))
+    query = (scale * table[targets] + 0.3 * torch.randn(20, 64)).requires_grad_()
+    table.requires_grad_()
+    exact, rounded = (item_cross_entropy(query, table, targets, cosine, bf16) for bf16 in (False, True))
+    assert 0 <= rounded < 0.1
+    assert float(rounded) == pytest.approx(float(exact), rel=0.05, abs=1e-5)
+    pairs = zip(*(torch.autograd.grad(loss, (query, table)) for loss in (exact, rounded)), strict=True)
+    for a, b in pairs:
+        assert float((a - b).norm()) < max(0.05 * float(a.norm()), 1e-6)

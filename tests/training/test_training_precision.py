@@ -19,7 +19,7 @@ def rounded(x: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(autouse=True)
 def _without_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers then are the same on every machine."""
-    monkeypatch.setattr(precision, "native_bf16", lambda device_type: False)
+    monkeypatch.setattr(precision, "has_amx", lambda: False)
 
 
 def test_matmul_in_each_form() -> None:
@@ -51,7 +51,7 @@ def test_linear_maps_inside_have_rounded_factors() -> None:
 
 
 def test_the_setting_of_a_cpu_that_has_them_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "native_bf16", lambda device_type: True)
+    monkeypatch.setattr(precision, "has_amx", lambda: True)
     before = torch.get_float32_matmul_precision()
     with fast_products(False, CPU):
         assert torch.get_float32_matmul_precision() == before
