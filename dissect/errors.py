@@ -17,3 +17,7 @@ class DissectError(Exception):
     def __init__(self, message: str, status: int = 2) -> None:
         super().__init__(message)
         self.status = status
+
+
+class NotFinite(DissectError):
+    """A loss that is no number: it says something about the run's values, as nothing else that fails does."""

@@ -33,7 +33,8 @@ def attention_sample(model: SessionModel, examples: PackedExamples, first_id: in
         None for a readout without attention weights. ``sessions``: items, target and weights (n, H). ``statistics``:
         by length n, over `COUNTED` examples at even distances, means of what follows, each head's weights divided by
         their sum first. ``entropy``: over log n, so that 1 is flat; ``last``, ``first``: weight of that click, which is
-        1/n where flat; ``ratio``: median of the largest weight over the smallest.
+        1/n where flat; ``ratio``: median of the largest weight over the smallest,
+        of which none counts as less than 1e-6.
     """
     chosen = torch.linspace(0, len(examples) - 1, min(COUNTED, len(examples))).long().unique()
     batch, weights = _weights(model, examples, chosen)
@@ -49,7 +50,7 @@ def attention_sample(model: SessionModel, examples: PackedExamples, first_id: in
         share = weights[rows].double().abs()
         share = share / share.sum(1, keepdim=True).clamp_min(1e-30)  # (G, n, H)
         entropy = -(share * share.clamp_min(1e-30).log()).sum(1) / torch.tensor(float(n)).log()
-        ratio = share.amax(1) / share.amin(1).clamp_min(1e-30)
+        ratio = share.amax(1) / share.amin(1).clamp_min(1e-6)
         statistics.append(
             {
                 "length": n,

@@ -65,6 +65,11 @@ class Run:
                 pass
         self.device = pick_device("cpu" if spec.counts else spec.device)
         self.world = World.join(self.device.type)
+        if self.world.size > 1 and not spec.counts and not build(spec.recipe, items=1, dim=spec.dim).distributed:
+            raise DissectError(
+                f"{spec.model} can't be trained by several processes: its rows meet over the whole batch (batch "
+                "normalisation, a loss over the batch, or norms that are cut); run it with one"
+            )
         with self.world.main_first():  # it may have to download or parse; the others find its copy
             self.data = load(spec.dataset, data_dir=spec.data_dir or None, progress=not quiet and self.world.main)
         if spec.options.get("intents") == "subsets" and self.data.longest > spec.options["levels"]:
@@ -202,7 +207,7 @@ class Run:
         if spec.init_seed is not None:
             torch.manual_seed(spec.seed)
         if init is not None:
-            load_weights(model, init)
+            load_weights(model, init, but=model.counted)  # which follow from the data of this run
         per_epoch = math.ceil(len(splits.train) / spec.batch_size)
         plan = Plan(
             len(splits.train), spec.batch_size, spec.steps or spec.epochs * per_epoch, spec.seed,

@@ -13,6 +13,7 @@ from dissect.errors import DissectError
 from dissect.experiment.concerns import COUNTED, check_concerns, check_trained
 from dissect.models.counting import COUNTING, counting_options
 from dissect.models.recipes import RECIPES, Recipe, choose, recipe_of
+from dissect.models.session_model import STARTS
 from dissect.sparsity import NOISES, PRIORS, RULES
 from dissect.training.evaluate import TIES
 from dissect.training.loss import LOSSES
@@ -27,11 +28,14 @@ SETTINGS = ("published", "paper")
 HOW = ("device", "deterministic", "loss")
 _FROM_RECIPE = (
     "dim", "batch_size", "lr", "weight_decay", "lr_step", "lr_gamma", "sigma", "item_dropout", "options",
-    "optimizer",
+    "optimizer", "start", "window", "max_norm",
 )  # fmt: skip
 _OUTSIDE_ID = ("data_dir", *HOW)
 #: Fields that came after the first records: no part of the id while they have the value that says as before.
-_SINCE = {"optimizer": "adam", "shadows": 0, "delete": "", "mask": "", "init_seed": None}
+_SINCE = {
+    "optimizer": "adam", "start": "uniform", "window": 0, "max_norm": 0.0, "shadows": 0, "delete": "", "mask": "",
+    "init_seed": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Spec:
         dropout of the item table.
     dim, sigma, epochs, steps, batch_size, lr, weight_decay, lr_step, lr_gamma, optimizer, patience, seed
         The model's width and its training; `steps` (0: unused) outranks `epochs`.
+    start, window, max_norm
+        As for `dissect.models.SessionModel`: where weights start, clicks seen, largest norm of an item.
     protocol, refit, ties
         How epochs are selected and ranks counted.
     valid_fraction : float
@@ -104,6 +110,9 @@ class Spec:
     lr_step: int = 3
     lr_gamma: float = 0.1
     optimizer: str = "adam"
+    start: str = "uniform"
+    window: int = 0
+    max_norm: float = 0.0
     patience: int = 3
     seed: int = 0
     protocol: str = "honest"
@@ -136,6 +145,7 @@ class Spec:
         choose("precision", self.precision, PRECISIONS)
         choose("loss", self.loss, LOSSES)
         choose("optimizer", self.optimizer, OPTIMIZERS)
+        choose("start", self.start, STARTS)
         choose("noise", self.noise, NOISES)
         choose("prior", self.prior, PRIORS)
         choose("rule", self.rule, RULES)
@@ -263,7 +273,8 @@ class Spec:
     def recipe(self) -> Recipe:
         """The recipe with the halves this run uses; a DissectError for a model that counts."""
         check_trained(self.model)
-        return recipe_of(self.model, self.encoder, self.readout, self.scorer, self.options, self.item_dropout)
+        found = recipe_of(self.model, self.encoder, self.readout, self.scorer, self.options, self.item_dropout)
+        return replace(found, start=self.start, window=self.window, max_norm=self.max_norm)
 
     def replace(self, **changes: Any) -> Spec:
         """A copy with some fields changed."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from dissect.training.evaluate import CUTOFFS
 METRICS = tuple(f"{name}@{k}" for name in ("hr", "mrr", "ndcg") for k in CUTOFFS)
 
 
-def train_trial(trial: Trial, base: Spec, space: Space, metric: str, quiet: bool) -> float:
+def train_trial(
+    trial: Trial, base: Spec, space: Space, metric: str, quiet: bool, heed: Callable[[], None] = lambda: None
+) -> float:
     """Train what a trial draws.
 
     Returns
@@ -48,6 +50,7 @@ def train_trial(trial: Trial, base: Spec, space: Space, metric: str, quiet: bool
     spec = spec_of(base, trained(space, {name: range_.draw(trial, name) for name, range_ in space.items()}))
 
     def report(epoch: int, found: Metrics, last: bool) -> None:
+        heed()
         trial.report(found[metric], epoch)
         if not last and trial.should_prune():
             raise TrialPruned
@@ -121,7 +124,7 @@ def sweep_command(
     said(f"{name}: {worker.finished} of {trials} trials are finished; {_listed(sweep.ranges)}")
 
     def train(trial: Trial) -> float:
-        return train_trial(trial, base, ranges, metric, quiet)
+        return train_trial(trial, base, ranges, metric, quiet, worker.give_up_if_asked)
 
     def after(trial: FrozenTrial) -> None:
         said(_progress(sweep, trial))

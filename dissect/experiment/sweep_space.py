@@ -101,6 +101,7 @@ OPTIONS: Space = {
     "levels": Interval(1, 10),
     "heads": Choice((1, 2, 4, 8, 16, 32)),
     "dropout": Choice((0.0, 0.1)),
+    "encoder.dropout": Choice((0.0, 0.1)),
 }
 #: (Readout, option) -> the option without which it does nothing.
 _NEEDS = {("mean-last", "heads"): "positions"}
@@ -159,8 +160,12 @@ def space_of(base: Spec, fixed: Iterable[str] = (), given: Sequence[str] = ()) -
     for name, range_ in ranges.items():
         if name in skipped or name in mine:
             continue
+        value = base.options[name] if name in base.options else getattr(base, name)
+        if isinstance(range_, Interval) and not range_.low <= value <= range_.high:
+            # No interval has both a decay of 0 and others on a log scale: a few values stand for it.
+            range_ = Choice((range_.low, _middle(range_), range_.high))
         if isinstance(range_, Choice):
-            values = {*range_.values, base.options[name] if name in base.options else getattr(base, name)}
+            values = {*range_.values, value}
             if name == "heads":
                 values = {value for value in values if all(width % value == 0 for width in widths)}
             range_ = Choice(tuple(sorted(values)))
@@ -184,6 +189,11 @@ def spec_of(base: Spec, values: Mapping[str, Any]) -> Spec:
 def trained(space: Space, drawn: Mapping[str, Any]) -> dict[str, Any]:
     """The values that are trained for those that a trial drew."""
     return {name: range_.trained(drawn[name]) for name, range_ in space.items() if name in drawn}
+
+
+def _middle(range_: Interval) -> float:
+    middle = math.sqrt(range_.low * range_.high) if range_.log else (range_.low + range_.high) / 2
+    return round(middle) if range_.whole else float(f"{middle:.{DIGITS}g}")
 
 
 def _values(range_: Range | None) -> list[Any]:

@@ -25,7 +25,7 @@ from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTr
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dissect.errors import DissectError
+from dissect.errors import DissectError, NotFinite
 from dissect.experiment.checkpoint import Interrupted
 from dissect.experiment.sweep_storage import line_of, requeue
 
@@ -194,8 +194,7 @@ class Worker:
             trial.set_user_attr("surplus", True)
             raise Surplus
         try:
-            if self._signal:
-                raise Interrupted(-1, self._signal)
+            self.give_up_if_asked()
             return train(trial)
         except (TrialPruned, UpdateFinishedTrialError):
             raise
@@ -205,10 +204,9 @@ class Worker:
             raise
         except DissectError as error:
             trial.set_user_attr("error", str(error))
-            if error.status != 1:
-                raise
-            # The loss is not finite: that says something about the values, which a failed trial would not.
-            raise TrialPruned from None
+            if isinstance(error, NotFinite):  # a finding about the values, which a failed trial would not be
+                raise TrialPruned from None
+            raise
         except Exception as error:
             trial.set_user_attr("error", f"{type(error).__name__}: {line_of(error)}")
             raise
@@ -255,6 +253,11 @@ class Worker:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+    def give_up_if_asked(self) -> None:
+        """Raise Interrupted in a trial if this process was asked to stop before the trial listened itself."""
+        if self._signal:
+            raise Interrupted(-1, self._signal)
 
     def _leave_if_asked(self) -> None:
         if self._signal:

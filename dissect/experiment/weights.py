@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -22,8 +23,8 @@ def write_weights(model: torch.nn.Module, path: Path) -> None:
         raise DissectError(f"can't write {path}: {' '.join(str(error).split())}") from None
 
 
-def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Load model.safetensors of a run into `model`.
+def load_weights(model: torch.nn.Module, path: Path, but: Collection[str] = ()) -> None:
+    """Load model.safetensors of a run into `model`, but for what is named in `but`.
 
     Raises
     ------
@@ -43,4 +44,4 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     wrong = [k for k in own if k not in weights or (k not in counted and weights[k].shape != own[k].shape)]
     if wrong:
         raise DissectError(f"{path} does not fit this model: {', '.join(wrong[:3])} missing or of another shape")
-    model.load_state_dict({k: weights[k] for k in own})
+    model.load_state_dict({k: own[k] if k in but else weights[k] for k in own})

@@ -107,7 +107,7 @@ class Recipe:
     options : mapping
         Options of the readout, such as levels and heads, and of the encoder, as ``encoder.layers``; see `options_of`.
     optimizer : str
-        A key of `dissect.training.plan.OPTIMIZERS`.
+        A key of `dissect.training.optimizers.OPTIMIZERS`.
     start, window, max_norm
         As for `SessionModel`.
     """
@@ -166,23 +166,23 @@ RECIPES: dict[str, Recipe] = {
     "sgnnhn+attenmixer": _attenmixer("SGNN-HN's encoder, L2, Atten-Mixer (Table 3)", "star-graph"),
     "lessr": Recipe(
         "edge-order", "graph-attention", "dot", "LESSR (Chen and Wong, KDD'20)", dim=32, batch_size=512,
-        weight_decay=1e-4, optimizer="adamw", start="torch", max_norm=1.0,
+        weight_decay=1e-4, optimizer="adamw", lr_gamma=1.0, start="torch", max_norm=1.0,
     ),
     "dhcn": Recipe(
         "hypergraph", "reversed", "dot", "DHCN with its self-supervised loss (Xia et al., AAAI'21, arXiv 2012.06852)",
-        weight_decay=0.0,
+        weight_decay=0.0, lr_gamma=1.0,
     ),
     "dsan": Recipe(
         "adaptive", "adaptive", "cosine", "DSAN (Yuan et al., AAAI'21)", batch_size=512, weight_decay=0.0, sigma=20.0,
-        optimizer="amsgrad", start="torch", max_norm=1.5,
+        optimizer="amsgrad", lr_gamma=1.0, start="torch", max_norm=1.5,
     ),
     "narm": Recipe(
         "recurrent", "additive", "dot", "NARM (Li et al., CIKM'17, arXiv 1711.04725)", dim=50, batch_size=512,
-        weight_decay=0.0, start="torch", options={"encoder.factor": 2},
+        weight_decay=0.0, lr_gamma=1.0, start="torch", options={"encoder.factor": 2},
     ),
     "nextitnet": Recipe(
         "dilated", "last-linear", "dot", "NextItNet (Yuan et al., WSDM'19, arXiv 1808.05163)", weight_decay=0.0,
-        start="torch",
+        lr_gamma=1.0, start="small",
     ),
     "meanpool": Recipe("identity", "mean", "cosine", "control: mean of the session's items", dim=256),
     "meanlast": Recipe("identity", "mean-last", "unit-items", "control: Atten-Mixer with equal attention weights",

@@ -62,7 +62,7 @@ def run_cell(cell: GRUCell, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Te
     counts = torch.bincount(lengths).flip(0).cumsum(0).flip(0)[1:].tolist()
     steps = torch.cat([first[order[:count]] + t for t, count in enumerate(counts)])
     mapped = cell.input(inputs).index_select(0, steps)
-    h = mapped.new_zeros(lengths.numel(), cell.hidden.in_features)
+    h = inputs.new_zeros(lengths.numel(), cell.hidden.in_features)
     states, done = [], []
     for part in mapped.split(counts):
         count = part.shape[0]

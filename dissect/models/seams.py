@@ -82,6 +82,8 @@ class Encoder(nn.Module):
         Views of a batch that `forward` reads: made with the batch, they are timed with it.
     static : bool
         Whether shapes follow from the numbers of sessions and clicks alone, so that a step can be captured.
+    distributed : bool
+        Whether several processes, each with a share of a batch, train what one would.
     counted : tuple of str
         Buffers that `prepare` makes, whose sizes the training examples give.
     width : int, optional
@@ -91,6 +93,7 @@ class Encoder(nn.Module):
     PARTS: Parts = {"propagation": (), "combination": ()}
     views: tuple[str, ...] = ()
     static = True
+    distributed = True
     counted: tuple[str, ...] = ()
     width: int | None = None
 
@@ -107,7 +110,7 @@ class Encoder(nn.Module):
 
 
 class Readout(nn.Module):
-    """Hidden states in, one query for each session out; `PARTS` and `static` as in :class:`Encoder`.
+    """Hidden states in, one query for each session out; `PARTS`, `static` and `distributed` as in :class:`Encoder`.
 
     It is made with the width of the states, and ``out``, that of the items. One that does not map its query to that
     width says so by `width`, the query's own.
@@ -115,6 +118,7 @@ class Readout(nn.Module):
 
     PARTS: Parts = {"attention": (), "transformation": ()}
     static = True
+    distributed = True
     width: int | None = None
 
     def forward(self, encoded: Encoded) -> Tensor:  # pragma: no cover - interface

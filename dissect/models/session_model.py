@@ -11,6 +11,8 @@ from dissect.batch import Batch
 from dissect.models.scorers import Scorer
 from dissect.models.seams import Encoded, Encoder, Examples, Output, Parts, Readout
 
+#: Names of what `SessionModel` takes as `start`.
+STARTS = ("uniform", "torch", "small")
 _NORMS = (nn.LayerNorm, nn.BatchNorm1d)
 
 
@@ -26,10 +28,10 @@ class SessionModel(nn.Module):
     encoder : Encoder
     readout : Readout
     scorer : Scorer
-    start : {"uniform", "torch"}
+    start : {"uniform", "torch", "small"}
         Where weights start: every one at U(-1/sqrt(d), 1/sqrt(d)), as in SR-GNN (arXiv 1811.00855, released code) and
-        the models that grew from it; or as torch's own modules do, items at N(0, 1). Norms start at gain 1, and what a
-        module's own `start` sets is as it says.
+        the models that grew from it; or as torch's own modules do, items at N(0, 1), or ``small``, at N(0, 0.02^2).
+        Norms start at gain 1, and what a module's own `start` sets is as it says.
     window : int
         Where positive, only a session's last `window` clicks are seen.
     max_norm : float
@@ -67,6 +69,8 @@ class SessionModel(nn.Module):
             with torch.no_grad():
                 for parameter in self.parameters():
                     parameter.uniform_(-bound, bound)
+        elif start == "small":
+            nn.init.normal_(self.embedding.weight, std=0.02)
         for module in self.modules():
             if isinstance(module, _NORMS):
                 module.reset_parameters()
@@ -119,6 +123,11 @@ class SessionModel(nn.Module):
     def static(self) -> bool:
         """Whether the shapes of a step follow from the numbers of sessions and clicks alone."""
         return self.encoder.static and self.readout.static and not self.window
+
+    @property
+    def distributed(self) -> bool:
+        """Whether several processes train what one would: not where rows of a whole batch meet."""
+        return self.encoder.distributed and self.readout.distributed and not self.max_norm
 
     @property
     def views(self) -> tuple[str, ...]:

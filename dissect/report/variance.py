@@ -107,10 +107,13 @@ def split_variance(values: ArrayLike, level: float = 0.95, resamples: int = 2000
     Notes
     -----
     Rows and columns are the ones of interest, not a sample of others: the components are those of fixed effects, the
-    mean squared effect of each (two-way analysis of variance with replication), less what the seeds alone would make of
-    it: ``sum of effects^2 / n - MS_seed (df / n) / seeds``, cut at 0. The interval: the grid's own cell means with
-    normal noise of the seeds' standard deviation, split again and again; percentiles, moved by as much as the mean of
-    those splits differs from the split that they were drawn from. It knows of seeds, not of other test sets.
+    mean squared effect of each (two-way analysis of variance with replication), less what the noise alone would make
+    of it: ``sum of effects^2 / n - MS_noise (df / n) / seeds``, cut at 0. The seed's is the variance of what it does to
+    all cells alike (it may draw the data) plus that of the noise, what it does to one cell.
+
+    The interval is approximate: the grid's own cell means with normal seeds and noise, of each row's own standard
+    deviation, split again and again; percentiles, moved by as much as the mean of those splits differs from the split
+    that they were drawn from. It knows of seeds, few as they are, not of other test sets.
     """
     grid = np.asarray(values, dtype=float)
     if grid.ndim != 3 or min(grid.shape) < 2:
@@ -119,12 +122,17 @@ def split_variance(values: ArrayLike, level: float = 0.95, resamples: int = 2000
         )
     if not np.isfinite(grid).all():
         raise DissectError(f"{int((~np.isfinite(grid)).sum())} runs of the grid are missing")
-    found = _components(grid)
-    noise = np.sqrt(found[3])
-    generator = np.random.default_rng(seed)
+    found, common = _components(grid)
+    rows, columns, seeds = grid.shape
     means = grid.mean(2, keepdims=True)
-    drawn = means + noise * generator.standard_normal((resamples, *grid.shape))
-    shares = np.stack([_shares(_components(one)) for one in drawn])
+    noise = grid - means - (grid.mean((0, 1)) - grid.mean())
+    # A row's residuals have lost a degree of freedom for each cell, and a share of those for the seeds.
+    free = columns * (seeds - 1) * (1 - 1 / (rows * columns))
+    spread = np.sqrt((noise**2).sum((1, 2)) / free)[:, None, None]
+    generator = np.random.default_rng(seed)
+    drawn = means + spread * generator.standard_normal((resamples, *grid.shape))
+    drawn += np.sqrt(common) * generator.standard_normal((resamples, 1, 1, seeds))
+    shares = np.stack([_shares(_components(one)[0]) for one in drawn])
     own = _shares(found)
     centred = shares - shares.mean(0) + own
     ends = np.clip(np.quantile(centred, [(1 - level) / 2, (1 + level) / 2], axis=0), 0, 1)
@@ -132,16 +140,19 @@ def split_variance(values: ArrayLike, level: float = 0.95, resamples: int = 2000
     return Split(named(own), named(ends[0]), named(ends[1]), named(found), grid.shape[2])
 
 
-def _components(grid: NDArray[np.float64]) -> NDArray[np.float64]:
+def _components(grid: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """The four variances, and what of the seed's is common to all cells."""
     rows, columns, seeds = grid.shape
-    cell = grid.mean(2)
-    residual = float(((grid - cell[:, :, None]) ** 2).sum() / (rows * columns * (seeds - 1)))
+    cell, of_seed = grid.mean(2), grid.mean((0, 1))
+    noise = grid - cell[:, :, None] - (of_seed - grid.mean())
+    residual = float((noise**2).sum() / ((rows * columns - 1) * (seeds - 1)))
+    common = max(float(of_seed.var(ddof=1)) - residual / (rows * columns), 0.0)
     mean, of_row, of_column = cell.mean(), cell.mean(1), cell.mean(0)
     together = cell - of_row[:, None] - of_column[None] + mean
     raw = np.array([((of_row - mean) ** 2).mean(), ((of_column - mean) ** 2).mean(), (together**2).mean()])
     # What noise alone would put there: its variance over the seeds' mean, times the share of free numbers.
     free = np.array([rows - 1, columns - 1, (rows - 1) * (columns - 1)]) / (rows * columns)
-    return np.append(np.maximum(raw - free * residual / seeds, 0), residual)
+    return np.append(np.maximum(raw - free * residual / seeds, 0), residual + common), common
 
 
 def _shares(components: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -38,6 +38,8 @@ def make_optimizer(
 
 
 def _split(group: dict[str, Any]) -> list[dict[str, Any]]:
+    if not group.get("weight_decay"):
+        return [group]
     vectors = [p for p in group["params"] if p.dim() < 2]
     matrices = [p for p in group["params"] if p.dim() >= 2]
     parts = [{**group, "params": vectors, "weight_decay": 0.0}, {**group, "params": matrices}]

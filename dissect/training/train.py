@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dissect.batch import Batch, PackedExamples
-from dissect.errors import DissectError
+from dissect.errors import NotFinite
 from dissect.training.captured import CapturedSteps
 from dissect.training.distributed import ALONE, World
 from dissect.training.loss import item_cross_entropy
@@ -178,9 +178,9 @@ class Loop:
         if self.captured is not None and not self.captured.all_finite():
             raise self.not_finite(float("nan"))
 
-    def not_finite(self, value: float) -> DissectError:
+    def not_finite(self, value: float) -> NotFinite:
         """The error for a loss of that value."""
-        return DissectError(
+        return NotFinite(
             f"loss is {value} at step {self.step + 1} (epoch {self.epoch + 1}); stopped, the "
             "last good state is kept; a smaller --lr may help",
             1,

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from dissect.errors import DissectError
+from dissect.errors import DissectError, NotFinite
 from dissect.experiment import sweep_storage, sweep_study
 from dissect.experiment.checkpoint import Interrupted
 from dissect.experiment.sweep_storage import open_storage
@@ -83,7 +83,7 @@ def test_a_stopped_trial_is_queued_again_and_a_failed_one_is_not(tmp_path: Path)
         if len(calls) == 1:
             raise RuntimeError("out of memory\nand more")
         if len(calls) == 2:
-            raise DissectError("loss is nan at step 7", 1)
+            raise NotFinite("loss is nan at step 7", 1)
         if len(calls) == 3:
             raise Interrupted(3, signal.SIGTERM)
         return value

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from dissect.batch import Batch, PackedExamples, shuffled_graph
 from dissect.errors import DissectError
-from dissect.models import build, recipe_of
+from dissect.models import ENCODERS, READOUTS, build, recipe_of
 from dissect.models.blocks import SelfAttentionBlock
 from dissect.models.encoders import HypergraphEncoder, StarGraphEncoder
+from dissect.models.encoders.adaptive import entmax, exponent
 from dissect.models.encoders.dilated import CausalConvolution
 from dissect.models.encoders.hypergraph import hypergraph
 from dissect.models.norm import BatchNorm
@@ -218,3 +219,44 @@ def test_noise_of_rows_knows_what_a_windowed_model_reads() -> None:
     batch = Batch.from_lists([list(range(25)), [1, 2]], [3, 4])
     with probe.drawing(batch):
         model(batch).query.sum().backward()
+
+
+def test_a_convolved_table_is_kept_until_it_changes() -> None:
+    torch.manual_seed(0)
+    model = build("dhcn", items=5, dim=4).eval()
+    model.prepare(TRAINED)
+    with torch.no_grad():
+        before = model.scores(BATCH)
+        assert torch.equal(model.scores(BATCH), before)
+        model.embedding.weight.mul_(2)
+        changed = model.scores(BATCH)
+    fresh = build("dhcn", items=5, dim=4).eval()
+    fresh.load_state_dict(model.state_dict())
+    assert not torch.allclose(changed, before)
+    torch.testing.assert_close(fresh.scores(BATCH), changed)
+
+
+def test_an_exponent_near_one_is_no_nan_in_bfloat16() -> None:
+    logits = torch.tensor([[1.0, 2.0, -torch.inf], [0.0, -1.0, 3.0]]).bfloat16()
+    alpha = exponent(torch.tensor([[-6.0], [0.0]]).bfloat16())
+    weights = entmax(logits, alpha)
+    torch.testing.assert_close(weights.sum(1), torch.ones(2))
+
+
+def test_static_models_read_a_static_batch_as_any_other() -> None:
+    """What says that it may be captured must not read what is left over in a batch of a fixed size."""
+    clicks = torch.arange(40) % 12
+    examples = PackedExamples(clicks, torch.tensor([0, 5, 20]), torch.tensor([4, 6, 29]))
+    index = torch.arange(3)
+    for encoder in ENCODERS:
+        for readout in READOUTS:
+            torch.manual_seed(0)
+            model = build(recipe_of("srgnn", encoder, readout, "cosine"), items=12, dim=8, longest=12).eval()
+            if model.static:
+                fixed = model(examples.static_batch(index, 30)).query[:3]
+                torch.testing.assert_close(fixed, model(examples.batch(index)).query, msg=f"{encoder}, {readout}")
+
+
+def test_what_a_small_start_is() -> None:
+    model = build("nextitnet", items=2000, dim=8)
+    assert float(model.embedding.weight.std()) == pytest.approx(0.02, rel=0.1)

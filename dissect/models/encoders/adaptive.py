@@ -18,14 +18,22 @@ from dissect.models.seams import Encoded, Encoder
 MAX_NORM = 1.5
 
 
+def at_least_fp32(x: Tensor) -> Tensor:
+    """x, in fp32 where it has fewer bits."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def entmax(logits: Tensor, alpha: Tensor) -> Tensor:
-    """alpha-entmax of each row, (R, C), with an exponent of its own, (R, 1)."""
-    return entmax_bisect(logits, alpha, dim=1)  # type: ignore[arg-type]  # its annotation knows numbers alone
+    """alpha-entmax of each row, (R, C), with an exponent of its own, (R, 1).
+
+    In fp32 at the least: in bfloat16 an exponent near 1 is 1, by which entmax divides.
+    """
+    return entmax_bisect(at_least_fp32(logits), alpha, dim=1)  # type: ignore[arg-type]  # its annotation knows numbers alone
 
 
 def exponent(logits: Tensor) -> Tensor:
     """Exponent of entmax, in (1, 2): ``1 + sigmoid``, kept off 1, where entmax is softmax (Eq. 5)."""
-    alpha = torch.sigmoid(logits) + 1
+    alpha = torch.sigmoid(at_least_fp32(logits)) + 1
     return alpha.masked_fill(alpha == 1, 1.00001)
 
 
@@ -53,6 +61,7 @@ class AdaptiveEncoder(Encoder):
 
     PARTS = {"propagation": ("query", "exponent"), "combination": ("inner", "outer")}
     static = False
+    distributed = False  # norms are cut where they are looked up
 
     def __init__(self, dim: int, positions: int = 200, dropout: float = 0.5) -> None:
         super().__init__()

@@ -91,6 +91,7 @@ class EdgeOrderEncoder(Encoder):
 
     views = ("session_graph",)
     static = False
+    distributed = False  # batch normalisation is over one process's rows
 
     def __init__(self, dim: int, layers: int = 4, dropout: float = 0.2) -> None:
         super().__init__()

@@ -101,31 +101,49 @@ class HypergraphEncoder(Encoder):
     """
 
     static = False
+    distributed = False  # the second view meets the whole batch
     counted = ("first", "column", "value", "degree")
+    first: Tensor  # of the matrix in compressed rows
+    column: Tensor
+    value: Tensor
+    degree: Tensor
 
     def __init__(self, dim: int, layers: int = 3, beta: float = 0.01) -> None:
         super().__init__()
         if layers < 0 or beta < 0:
             raise ValueError(f"layers is {layers}, beta {beta}; both must be >= 0")
         self.dim, self.layers, self.beta = dim, layers, beta
+        self._kept: tuple[tuple[int, int], Tensor] | None = None
         for name, kind in (("first", torch.int64), ("column", torch.int64), ("value", None), ("degree", None)):
             self.register_buffer(name, torch.zeros(0, dtype=kind))
 
     def prepare(self, examples: Examples, items: int) -> None:
         """Build the hypergraph of the training examples."""
-        adjacency, self.degree = hypergraph(examples, items)
-        self.first, self.column, self.value = adjacency.crow_indices(), adjacency.col_indices(), adjacency.values()
+        adjacency, degree = hypergraph(examples, items)
+        parts = (adjacency.crow_indices(), adjacency.col_indices(), adjacency.values(), degree)
+        for name, part in zip(self.counted, parts, strict=True):
+            setattr(self, name, part.to(self.first.device))
+        self._kept = None
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         for name in self.counted:  # their size is the data's
             if (held := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, torch.empty_like(held, device=getattr(self, name).device))
+        self._kept = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def convolve(self, table: Tensor) -> Tensor:
-        """Mean over the layers, (items, d)."""
+        """Mean over the layers, (items, d); without gradients it is kept for as long as the table stays the same."""
         if not self.first.numel():
             return table
+        if torch.is_grad_enabled() and (self.training or table.requires_grad):
+            return self._convolve(table)
+        key = (table.data_ptr(), table._version)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._convolve(table))
+        return self._kept[1]
+
+    def _convolve(self, table: Tensor) -> Tensor:
         adjacency = _csr(self.first, self.column, self.value, (len(table), len(table)))
         total = layer = table
         for _ in range(self.layers):

@@ -29,6 +29,7 @@ class AdaptiveReadout(Readout):
     """
 
     PARTS = {"attention": ("of_click", "of_target", "energy", "exponent"), "transformation": ("w",)}
+    static = False
 
     def __init__(self, dim: int, out: int | None = None, dropout: float = 0.5) -> None:
         super().__init__()

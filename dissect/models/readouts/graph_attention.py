@@ -26,6 +26,9 @@ class GraphAttentionReadout(Readout):
     dropout : float, default 0.2
     """
 
+    static = False
+    distributed = False  # batch normalisation is over one process's rows
+
     def __init__(self, dim: int, out: int | None = None, dropout: float = 0.2) -> None:
         super().__init__()
         out = out or dim

@@ -24,6 +24,8 @@ class SelfAttentionReadout(Readout):
     dropout : float, default 0.2
     """
 
+    static = False
+
     def __init__(
         self, dim: int, out: int | None = None, blocks: int = 1, weight: float = 0.6, dropout: float = 0.2
     ) -> None:
