@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from dissect.errors import DissectError
+from dissect.experiment.run import Run
+from dissect.experiment.spec import Spec
 from dissect.training.distributed import World
 
 OPTIONS = ("run", "srgnn", "--dataset", "toy", "--dim", "8", "--batch-size", "32", "--lr", "0.01", "--device", "cpu")
@@ -100,3 +104,10 @@ def test_a_dead_process_ends_the_others_and_the_state_can_be_resumed(toy_data: P
     state = torch.load(folder / "state" / "state.pt", weights_only=True)
     assert state["step"] >= 0
     assert all(torch.isfinite(v).all() for v in state["model"].values())
+
+
+@pytest.mark.parametrize("model", ["lessr", "dhcn", "dsan"])
+def test_models_whose_rows_meet_refuse_several_processes(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    monkeypatch.setattr(World, "join", lambda *_: SimpleNamespace(size=2))
+    with pytest.raises(DissectError, match=f"{model} can't be trained by several processes"):
+        Run(Spec.create(model))
