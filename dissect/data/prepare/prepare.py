@@ -113,11 +113,17 @@ def prepare(
         account = _Account(shown, say)
         clicks = _filtered(recipe, data, account)
         train, test, numbers = _split(recipe, clicks, account)
-        files, parts = _files(recipe, train, test, numbers, data.items, say)
+        files, parts = _files(recipe, train, test, numbers, data.items, account)
         report = {
             "schema": SCHEMA,
             "name": recipe.name,
-            "input": {"file": raw.name, "bytes": size, "sha256": sha256, "times": data.times},
+            "input": {
+                "file": raw.name,
+                "bytes": size,
+                "sha256": sha256,
+                "columns": {role: list(f.names) for role, f in recipe.table.fields.items()},
+                "times": data.times,
+            },
             "steps": account.steps,
             **parts,
             "versions": {"dissect": __version__, "polars": pl.__version__, "numpy": np.__version__},
@@ -171,12 +177,20 @@ def _files(
     test: pl.DataFrame,
     items: pl.DataFrame,
     names: pl.Series,
-    say: Callable[[str], None],
+    account: _Account,
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The files' content, and what the two parts amount to."""
+    before = Counts.of(train)
     train, prefixes = tail(train, recipe.part)
     if not prefixes:
-        raise DissectError(f"the last 1/{recipe.part} of the training prefixes is none at all")
+        raise DissectError(
+            f"{account.shown}: the last 1/{recipe.part} of {before.clicks:,} training clicks is no prefix"
+        )
+    if recipe.part > 1:
+        targets = test.filter(pl.int_range(pl.len()).over("session") > 0)
+        new = len(targets) - len(known(targets, train))
+        text = f"sessions of the last 1/{recipe.part} of the training prefixes"
+        account.add(text, before, Counts.of(train), test_targets_new_to_it=new)
     if recipe.layout == "srgnn":
         files = srgnn_files(train, test, len(items), prefixes)
     else:
@@ -186,7 +200,7 @@ def _files(
         counts = Counts.of(part).as_dict()
         counts["prefixes"] = prefixes if part is train else counts["clicks"] - counts["sessions"]
         parts[name] = counts
-        say(f"{name}: " + ", ".join(f"{key} {count:,}" for key, count in counts.items()))
+        account.say(f"{name}: " + ", ".join(f"{key} {count:,}" for key, count in counts.items()))
     parts["clicks"] = parts["train"]["clicks"] + parts["test"]["clicks"]
-    say(f"together: items {parts['items']:,}, clicks {parts['clicks']:,}")
+    account.say(f"together: items {parts['items']:,}, clicks {parts['clicks']:,}")
     return {**files, **common_files(train, test, names.gather(items["item"]))}, parts

@@ -167,7 +167,8 @@ class _Text:
         self.frame = pl.scan_csv(
             path,
             separator=self.shape.delimiter,
-            has_header=self.shape.skip_first,
+            has_header=False,  # its names were read already, and may be others than the table's own
+            skip_lines=int(self.shape.skip_first),
             schema={name: pl.String() for name in self.shape.columns},
             quote_char='"' if table.quoted else None,
             # In a dump without a header, text in later columns may hold anything; in others it is a sign of a slip.
@@ -234,10 +235,11 @@ class _Parquet:
         dtype, column = self.schema[name], pl.col(self.roles[role])
         if not (dtype.is_integer() or dtype in (pl.String, pl.Categorical) or kind not in ("key", "integer")):
             raise DissectError(f"{self.shown}: column {name!r} is of type {dtype}, expected text or whole numbers")
-        if kind in ("day", "time") and dtype.is_temporal():
+        if kind == "day" and dtype.is_temporal():
+            column = column.cast(pl.Date)
+        if kind == "time" and dtype.is_temporal():
             self.frame = self.frame.with_columns(column.cast(pl.Datetime("ms")).cast(pl.Int64).cast(pl.String))
-            if kind == "time":
-                self.times = Times("a UNIX time in milliseconds")
+            self.times = Times("a UNIX time in milliseconds")
             return
         self.frame = self.frame.with_columns(column.cast(pl.String))
         if kind == "time":

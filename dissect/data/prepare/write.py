@@ -141,6 +141,7 @@ def _lists(clicks: pl.DataFrame) -> list[list[int]]:
 
 
 def _prefixes(sessions: list[list[int]], last: int | None = None) -> tuple[list[list[int]], list[int]]:
-    pairs = [(session[:end], session[end]) for session in sessions for end in range(len(session) - 1, 0, -1)]
-    pairs = pairs if last is None else pairs[len(pairs) - last :]
-    return [prefix for prefix, _ in pairs], [target for _, target in pairs]
+    prefixes = [session[:end] for session in sessions for end in range(len(session) - 1, 0, -1)]
+    targets = [target for session in sessions for target in session[:0:-1]]
+    first = 0 if last is None else len(targets) - last
+    return prefixes[first:], targets[first:]
