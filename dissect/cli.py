@@ -267,7 +267,7 @@ def models() -> None:
 
 @main.group()
 def data() -> None:
-    """List, describe and fetch data sets."""
+    """List, describe, fetch and prepare data sets."""
 
 
 @data.command("list")
@@ -297,6 +297,50 @@ def data_fetch(name: str) -> None:
     from dissect.data.sources import fetch
 
     click.echo(fetch(name))
+
+
+@data.command("prepare")
+@click.argument("name", required=False)
+@click.option("--raw", required=True, type=click.Path(path_type=Path), help="The raw file, packed or not.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option("--columns", help="For a table of your own: session=NAME,item=NAME,time=NAME, or user= for session=.")
+@click.option("--gap", help="With user=: the gap that ends a session, such as 30m, 8h, 1d.")
+@click.option("--test", default="20%", show_default=True, help="With --columns: share or time (7d) for testing.")
+@click.option("--item-clicks", type=int, default=5, show_default=True, help="With --columns: fewest clicks of an item.")
+@click.option("--force", is_flag=True, help="Replace an earlier preparation in the folder.")
+@click.option("--json", "as_json", is_flag=True, help="End with the account as JSON on one line.")
+@click.pass_context
+def data_prepare(
+    context: click.Context,
+    name: str | None,
+    raw: Path,
+    out: Path,
+    columns: str | None,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Make a data set of a raw file: CSV, TSV or Parquet, plain or in gz, zip or tar.gz.
+
+    NAME is one of diginetica, diginetica-lessr, gowalla, lastfm, yoochoose1_4, yoochoose1_64, retailrocket, tmall,
+    nowplaying; any other table is described by --columns. Prints what every rule leaves, and keeps it with versions
+    and hashes in preparation.json.
+    """
+    from dissect.data.prepare.own import own
+    from dissect.data.prepare.prepare import prepare
+    from dissect.data.prepare.recipes import recipe
+
+    extra = sorted("--" + o.replace("_", "-") for o in {"columns", "gap", "test", "item_clicks"} & set(_given(context)))
+    if name is not None and extra:
+        raise DissectError(f"{', '.join(extra)}: for tables of your own; leave out the name {name}")
+    if columns is None:
+        rules = recipe(name or "")
+    else:
+        rules = own(columns, **options)
+    report = prepare(rules, raw, out, click.echo, force)
+    click.echo(f"{out}: run on it with --dataset {out.absolute().name} --data-dir {out.absolute().parent}")
+    if as_json:
+        click.echo(json.dumps(report))
 
 
 @main.command()

@@ -15,7 +15,7 @@ ALLOWED = {
     "mixer": set(),
     "dissect.batch": set(),
     "dissect.errors": set(),
-    "dissect.data": {"dissect.errors"},
+    "dissect.data": {"dissect", "dissect.errors"},
     "dissect.sparsity": {"dissect.errors"},
     "dissect.models": {"dissect.batch", "dissect.errors", "mixer"},
     "dissect.training": {"dissect.batch", "dissect.errors"},
@@ -41,7 +41,7 @@ THIRD_PARTY = {
     "mixer": {"torch"},
     "dissect.batch": {"torch"},
     "dissect.sparsity": {"torch"},
-    "dissect.data": {"numpy", "pooch", "rich"},
+    "dissect.data": {"numpy", "polars", "pooch", "rich"},
     "dissect.report": {"numpy", "matplotlib", "rich", "scipy", "tomli"},
     "dissect.cli": {"click"},
 }

@@ -1,0 +1,319 @@
+"""Raw files of every kind: what is read of them, and the one line for what is wrong with them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zipfile
+from datetime import date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dissect.data.prepare import archive
+from dissect.data.prepare import read as reading
+from dissect.data.prepare.own import own
+from dissect.data.prepare.prepare import prepare
+from dissect.data.prepare.recipes import recipe
+from dissect.data.prepare.times import span, times_like, written
+from dissect.errors import DissectError
+
+COLUMNS = "session=s,item=i,time=t"
+ROWS = [(s, f"item {i}", 1_400_000_000 + 100 * s + i) for s in range(10) for i in range(3)]
+TRAIN = "0,1,2\n" * 8
+
+
+def table(delimiter: str = ",", rows: list[tuple] = ROWS) -> str:
+    return "\n".join(delimiter.join(map(str, row)) for row in [("s", "i", "t"), *rows]) + "\n"
+
+
+def go(path: Path, columns: str = COLUMNS, **options) -> str:
+    """Prepare a table beside it and return what lies in train.txt."""
+    out = path.with_name("out")
+    prepare(own(columns, **options), path, out, lambda line: None, force=True, quiet=True)
+    return (out / "train.txt").read_text()
+
+
+def complaint(path: Path, name: str | None = None, columns: str = COLUMNS, **options) -> str:
+    """The line that preparing it ends with; nothing may be left."""
+    rules = recipe(name) if name else own(columns, **options)
+    with pytest.raises(DissectError) as caught:
+        prepare(rules, path, path.with_name("out"), lambda line: None, quiet=True)
+    assert [p for p in path.parent.iterdir() if p != path] == []
+    return str(caught.value).replace(f"{path.parent}/", "")
+
+
+@pytest.fixture
+def raw(tmp_path: Path):
+    def write(content: str | bytes) -> Path:
+        path = tmp_path / "raw"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+def packed(kind: str) -> bytes:
+    content, stream = table().encode(), io.BytesIO()
+    if kind == "gz":
+        return gzip.compress(content)
+    if kind == "zip":
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("inner/README", "no table")
+            file.writestr("inner/table.csv", content)
+    else:
+        with tarfile.open(fileobj=stream, mode="w:gz" if kind == "tar.gz" else "w") as file:
+            for name, data in (("inner/README", b"no table"), ("inner/table.csv", content)):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["gz", "zip", "tar", "tar.gz"])
+def test_archives_are_told_by_content(raw, kind):
+    assert go(raw(packed(kind))) == TRAIN
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_told_by_the_header(raw, delimiter):
+    assert go(raw(table(delimiter))) == TRAIN
+
+
+def test_quotes_byte_order_mark_carriage_returns_and_blank_lines(raw):
+    text = table(rows=[(s, f'"a, ""b""\nand {i}"', t) for (s, i, t) in ROWS]).replace("\n9,", "\n\n9,")
+    path = raw(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert go(path) == TRAIN
+    assert (path.with_name("out") / "items.txt").read_text() == "".join(f'a, "b" and item {i}\n' for i in range(3))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [t * 1000 for *_, t in ROWS],
+        [float(t) for *_, t in ROWS],
+        [datetime.fromtimestamp(t).isoformat() for *_, t in ROWS],
+        [datetime.fromtimestamp(t).isoformat(" ") for *_, t in ROWS],
+        [datetime.fromtimestamp(t).isoformat() + "Z" for *_, t in ROWS],
+    ],
+    ids=["milliseconds", "floats", "iso", "iso with a blank", "iso in UTC"],
+)
+def test_times(raw, times):
+    assert go(raw(table(rows=[(s, i, t) for (s, i, _), t in zip(ROWS, times, strict=True)]))) == TRAIN
+
+
+@pytest.mark.parametrize("kind", ["text", "numbers", "datetime"])
+def test_parquet(tmp_path, kind):
+    sessions, items, times = zip(*ROWS, strict=True)
+    frame = pl.DataFrame({"s": sessions, "more": 0.5, "i": items, "t": times})
+    if kind == "text":
+        frame = frame.cast(pl.String)
+    if kind == "datetime":
+        frame = frame.with_columns(pl.from_epoch("t"))
+    frame.write_parquet(tmp_path / "raw")
+    assert go(tmp_path / "raw") == TRAIN
+
+
+def test_users_are_cut_into_sessions_at_gaps(raw):
+    rows = [("u", f"item {i % 3}", 7200 * (i // 3) + i % 3) for i in range(30)]
+    assert go(raw(table(rows=rows)), "user=s,item=i,time=t", gap="1h") == TRAIN
+    assert go(raw(table(rows=rows)), "user=s,item=i,time=t", gap="1h", test="6h").count("\n") == 6
+
+
+def test_several_batches_are_one_file(raw, monkeypatch):
+    monkeypatch.setattr(reading, "BATCH", 4)
+    assert go(raw(table())) == TRAIN
+    path = raw(table().replace("1400000802", "x"))
+    path.with_name("out").rename(path.with_name("before"))
+    with pytest.raises(DissectError, match=r"raw, line 28: 'x' in t is not a UNIX time in seconds"):
+        go(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", "raw: the file is empty"),
+        ("\n1,2,3\n", "raw, line 1: the line is blank"),
+        ("s,i,t\n", "raw: t is empty in the first 1,000 rows"),
+        (
+            table().replace("t\n", "time\n", 1),
+            "raw, line 1: no column 't'; the columns, separated by commas, are: s, i, time",
+        ),
+        (table(" "), "raw, line 1: no column 's'; the columns, separated by commas, are: s i t"),
+        (table().replace("s,i,t", "s,i,t,i", 1), "raw, line 1: the column 'i' stands there twice"),
+        (
+            table().replace("3,item 1,1400000301", "3,item 1,soon"),
+            "raw, line 12: 'soon' in t is not a UNIX time in seconds",
+        ),
+        (
+            table().replace("3,item 1,1400000301", "3,item 1,2014-05-13"),
+            "raw, line 12: '2014-05-13' in t is not a UNIX time in seconds",
+        ),
+        (table().replace("3,item 1,", "3,,"), "raw, line 12: no item (i is empty)"),
+        (
+            table().replace("3,item 1,1400000301", "3,item 1"),
+            "raw, line 12: 2 fields, so that time (field 3) is missing; the file may be cut off",
+        ),
+        (table().replace("3,item 1,", "3,item,1,"), "raw, line 12: 4 fields where the first line has 3"),
+        (table().encode().replace(b"3,item 1,", b"3,item \xff,"), "raw, line 12: not UTF-8 text (byte 0xff)"),
+        ("s,i,t\n1,2,yesterday\n", "raw, line 2: 'yesterday' in t is not a time, ISO 8601 or UNIX"),
+        (b"\x00\x01\x02", "raw: neither text nor Parquet, gz, zip or tar.gz"),
+        (b"7z\xbc\xaf\x27\x1c..", "raw: 7z is not read; unpack it (7z x raw) and name the file in it"),
+        (gzip.compress(table().encode())[:-20], "raw: the archive is damaged or cut off"),
+        (packed("zip")[:200], "raw: the archive is damaged or cut off"),
+        (b"PAR1 and no more", "raw: not a readable Parquet file"),
+        (table(rows=ROWS[:12]), "raw: nothing is left after the rule 'sessions of 2 clicks or more and items"),
+        (
+            table(rows=[("a", i % 2, i) for i in range(20)]),
+            "raw: nothing is left after the rule 'test part', of 20 clicks",
+        ),
+    ],
+)
+def test_one_line_names_file_line_and_cause(raw, text, cause):
+    assert complaint(raw(text)).startswith(cause)
+
+
+DIGI = "sessionId;userId;itemId;timeframe;eventdate\n1;NA;7;100;2016-05-09\n"
+EVENTS = "timestamp,visitorid,event,itemid,transactionid\n1433221332117,257597,view,355908,\n"
+TSV = "UserId\tItemId\tSessionId\tTime\n1\t2\t3\t4.5\n"
+YOO = "1,2014-04-07T10:51:09.277Z,214536502,0\n"
+LOG = "0\t2010-10-19T23:55:27Z\t30.2\t-97.7\t22847\n"
+FM = "user_1\t2009-05-04T23:08:57Z\tf1b1\tA name\t\tA title\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "cause"),
+    [
+        ("diginetica", DIGI.replace(";", ","), "raw, line 1: the columns are separated by commas, expected semicolons"),
+        ("diginetica", DIGI.replace("timeframe", "when"), "raw, line 1: no column 'timeframe'; the columns"),
+        ("diginetica", DIGI + "1;NA;8;12.5;2016-05-09\n", "raw, line 3: '12.5' in timeframe is not a whole number"),
+        (
+            "diginetica",
+            DIGI + "1;NA;8;12;09.05.2016\n",
+            "raw, line 3: '09.05.2016' in eventdate is not a day written as",
+        ),
+        ("diginetica-lessr", DIGI + "x;NA;8;12;2016-05-09\n", "raw, line 3: 'x' in sessionId is not a whole number"),
+        ("diginetica", DIGI, "raw: nothing is left after the rule 'sessions of 2 clicks or more', of 1 clicks"),
+        ("retailrocket", EVENTS.replace("event,", "kind,"), "raw, line 1: no column 'event'"),
+        (
+            "retailrocket",
+            EVENTS + "143322133211x,1,view,3,\n",
+            "raw, line 3: '143322133211x' in timestamp is not a UNIX",
+        ),
+        (
+            "retailrocket",
+            EVENTS.replace("view", "addtocart"),
+            "raw: nothing is left after the rule 'rows whose event is view'",
+        ),
+        ("retailrocket", EVENTS.replace(",", "\t"), "raw, line 1: the columns are separated by tabs, expected commas"),
+        ("tmall", TSV.replace("\t", ","), "raw, line 1: the columns are separated by commas, expected tabs"),
+        ("tmall", TSV + "1\t2\tthree\t4\n", "raw, line 3: 'three' in SessionId is not a whole number"),
+        (
+            "tmall",
+            TSV.replace("\t3\t", "\t120001\t"),
+            "raw: nothing is left after the rule 'rows before the first whose",
+        ),
+        ("nowplaying", TSV + "1\t2\t3\t\n", "raw, line 3: no time (Time is empty)"),
+        ("nowplaying", TSV.replace("ItemId", "TrackId"), "raw, line 1: no column 'ItemId'"),
+        (
+            "yoochoose1_64",
+            YOO.replace(",", ";"),
+            "raw, line 1: 1 field where at least 3 are expected, separated by commas; it "
+            "seems to be separated by semicolons",
+        ),
+        ("yoochoose1_64", YOO + "1,2014-04-07,3,0\n", "raw, line 2: '2014-04-07' in field 2 is not a time written as"),
+        (
+            "yoochoose1_4",
+            YOO + "1,2014-04-07T10:51:09.277Z\n",
+            "raw, line 2: 2 fields, so that item (field 3) is missing",
+        ),
+        ("gowalla", LOG.replace("\t", " "), "raw, line 1: 1 field where at least 5 are expected, separated by tabs"),
+        ("gowalla", LOG + "0\t2010\n", "raw, line 2: '2010' in field 2 is not a time written as"),
+        ("gowalla", LOG, "raw: nothing is left after the rule 'sessions of 2 clicks or more and items"),
+        ("lastfm", FM + "user_1\t\tf1b1\n", "raw, line 2: no time (field 2 is empty)"),
+        ("lastfm", FM + "user_1\n", "raw, line 2: 1 field, so that time (field 2) is missing"),
+    ],
+)
+def test_one_line_for_each_data_set(raw, name, text, cause):
+    assert complaint(raw(text), name).startswith(cause)
+
+
+def test_a_file_that_is_not_there_or_may_not_be_read(tmp_path):
+    with pytest.raises(DissectError, match=r"nowhere: cannot be read \(No such file or directory\)"):
+        go(tmp_path / "nowhere")
+    with pytest.raises(DissectError, match=r"cannot be read \(Is a directory\)"):
+        go(tmp_path)
+
+
+def test_parquet_with_other_columns(tmp_path):
+    path = tmp_path / "raw"
+    frame = pl.DataFrame({"s": [1, 2], "i": [0.5, 1.5], "t": [date(2020, 1, 1), None]})
+    frame.write_parquet(path)
+    assert complaint(path) == "raw: column 'i' is of type Float64, expected text or whole numbers"
+    assert complaint(path, columns="session=s,item=x,time=t") == "raw: no column 'x'; the columns are: s, i, t"
+    frame.with_columns(i=1).write_parquet(path)
+    assert complaint(path) == "raw, row 2: no time (t is null)"
+
+
+def test_an_archive_of_several_tables(tmp_path):
+    path = tmp_path / "raw"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.csv", "x")
+        file.writestr("b.csv", "x")
+    assert complaint(path) == "raw: expected one table in it, found a.csv, b.csv; unpack it and name the file"
+    assert complaint(path, "retailrocket").startswith("raw: expected one file events.csv in it, found a.csv, b.csv")
+
+
+def test_unpacking_asks_for_room_first(raw, monkeypatch):
+    path = raw(packed("zip"))
+    monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100})())
+    assert "unpacking inner/table.csv takes 0.0 MB and 0.0 MB are free" in complaint(path)
+
+
+def test_clicks_out_of_order_are_sorted_and_counted(raw):
+    path = raw(table(rows=[*ROWS[1::-1], *ROWS[2:]]))
+    said: list[str] = []
+    prepare(own(COLUMNS), path, path.with_name("out"), said.append, quiet=True)
+    assert any("clicks out of order 1" in line for line in said)
+    assert (path.with_name("out") / "train.txt").read_text() == TRAIN
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "cause"),
+    [
+        ("session=s,item=i", {}, "name time as well"),
+        ("item=i,time=t", {}, "name either session or user as well"),
+        ("session=s,user=u,item=i,time=t", {}, "name either session or user as well"),
+        ("session=s,item=i,time=t,colour=c", {}, "'colour=c' is not understood"),
+        ("session=s,item=s,time=t", {}, "a column is named twice"),
+        ("user=s,item=i,time=t", {}, "--gap makes sessions out of users"),
+        (COLUMNS, {"gap": "1d"}, "--gap makes sessions out of users"),
+        ("user=s,item=i,time=t", {"gap": "a while"}, "--gap a while is not a length of time"),
+        (COLUMNS, {"test": "0d"}, "--test 0d is not a length of time"),
+        (COLUMNS, {"test": "100%"}, "--test 100% is not a share"),
+        (COLUMNS, {"item_clicks": 0}, "--item-clicks 0 is not valid"),
+    ],
+)
+def test_options_that_do_not_fit(columns, options, cause):
+    with pytest.raises(DissectError, match=cause):
+        own(columns, **options)
+
+
+def test_lengths_of_time_and_how_times_are_told():
+    assert [span(text, "") for text in ("90s", "30m", "8h", "1.5d")] == [90_000, 1_800_000, 28_800_000, 129_600_000]
+    assert [written(n) for n in (86_400_000, 5_400_000, 1_000, 1)] == [
+        "1 day",
+        "90 minutes",
+        "1 second",
+        "1 millisecond",
+    ]
+    texts = ("1396867869", "1396867869277", "1396867869277000", "2014-04-07T10:51:09.277Z", "2014-04-07")
+    assert [times_like(text) is not None for text in (*texts, "", "noon", "07.04.2014", "-5")] == [True] * 5 + [
+        False
+    ] * 4
+    found = [times_like(text) for text in texts[:4]]
+    values = [f.parse("x").alias("y") for f in found if f]
+    rows = [pl.DataFrame({"x": [text]}).select(value).item() for text, value in zip(texts, values, strict=False)]
+    assert rows == [1_396_867_869_000, 1_396_867_869_277, 1_396_867_869_277, 1_396_867_869_277]
