@@ -14,6 +14,7 @@ from dissect.errors import DissectError
 from dissect.report.compare import LEVEL, Comparison, Line, compare
 from dissect.report.cost import cost_table, counts, latency
 from dissect.report.formats import NONE, Table, choose_format, number, p_value, render, signed, span
+from dissect.report.notes import about, power_notes
 from dissect.report.statistics import bound_violations
 
 #: What a training budget is made of: its name, and where a run holds it.
@@ -71,7 +72,7 @@ def _accuracy(found: Comparison) -> Table:
         for m, metric in enumerate(found.metrics):
             cells = ["" if m else "baseline", "", ""]
             if line.difference is not None:
-                estimate, low, high = (float(part[m]) for part in line.difference)
+                estimate, low, high = (float(part[m]) for part in line.difference[:3])
                 cells = [
                     f"{signed(estimate, digits)} [{signed(low, digits)}, {signed(high, digits)}]",
                     signed(line.improvement[m], unit="%"),
@@ -84,7 +85,14 @@ def _accuracy(found: Comparison) -> Table:
         "p (Holm)",
     )  # fmt: skip
     notes = [*_caption(found), *_controls(found), *_budgets(found), *_warnings(found)]
-    return Table(f"Accuracy on {_about(found)}", columns, rows, notes, left=2, breaks=breaks[1:])
+    return Table(
+        f"Accuracy on {about(found.lines[0].group.results[0], found.examples, found.sessions)}",
+        columns,
+        rows,
+        notes,
+        left=2,
+        breaks=breaks[1:],
+    )
 
 
 def _valid(line: Line, metric: str) -> str:
@@ -98,18 +106,6 @@ def _digits(found: Comparison) -> int:
     """Decimals of the differences: three where an interval is so narrow that two would hide its side of 0."""
     widths = [line.difference.high - line.difference.low for line in found.lines if line.difference is not None]
     return 3 if any(0 < width < 0.1 for some in widths for width in some) else 2
-
-
-def _about(found: Comparison) -> str:
-    result = found.lines[0].group.results[0]
-    data, protocol = result["dataset"], result["protocol"]
-    subset = f", {data['max_train']:,} training sessions drawn" if data.get("max_train") else ""
-    stamp = "; OPTIMISTIC: the test set was evaluated after every epoch" if protocol["optimistic"] else ""
-    refit = "refit on training + validation" if protocol["refit"] else "no refit"
-    return (
-        f"{data['name']}: {found.examples:,} test examples of {found.sessions:,} sessions, ranked among "
-        f"{data['items']:,} items; protocol {protocol['name']}, {refit}, ties {protocol['ties']}{subset}{stamp}"
-    )
 
 
 def _caption(found: Comparison) -> list[str]:
@@ -129,6 +125,7 @@ def _caption(found: Comparison) -> list[str]:
         f"paired bootstrap, the {found.sessions:,} test sessions drawn whole {found.resamples:,} times; it covers "
         "which sessions were tested, not seeds. improvement: the difference in percent of the baseline's mean."
     )
+    lines += power_notes(found)
     none = f"{NONE}: fewer than 2 seeds on a side, or nothing varies."
     if not found.tests:
         return [*lines, f"p: no t-test across seeds was made ({none[:-1]})."]
@@ -209,10 +206,11 @@ def as_json(found: Comparison) -> dict[str, Any]:
                 "mean": _plain(line.mean[m]),
                 "sd": _plain(line.sd[m]),
                 "difference": None if line.difference is None else _plain(line.difference.estimate[m]),
-                "interval": None if line.difference is None else [_plain(end[m]) for end in line.difference[1:]],
+                "interval": None if line.difference is None else [_plain(end[m]) for end in line.difference[1:3]],
                 "improvement": _plain(line.improvement[m]),
                 "p": _plain(line.p[m]),
                 "p_holm": _plain(line.p_holm[m]),
+                "least_visible": {"sessions": _plain(line.least_sessions[m]), "seeds": _plain(line.least_seeds[m])},
             }
             for m, metric in enumerate(found.metrics)
         }
