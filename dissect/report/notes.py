@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from dissect.report.compare import Comparison
+from dissect.report.compare import Comparison, Line
 from dissect.report.power import LEVEL, POWER
 from dissect.report.statistics import Floats
 
@@ -28,14 +26,14 @@ def power_notes(found: Comparison) -> list[str]:
     """The smallest differences to the baseline that the interval, and the test across seeds, would find."""
     base, others = found.lines[found.baseline], [line for line in found.lines if line.difference is not None]
     notes = []
-    sessions = _least([line.least_sessions for line in others], found.metrics)
+    sessions = _least(others, [line.least_sessions for line in others], found.metrics)
     if sessions:
         notes.append(
             f"Power: with these {found.examples:,} test examples of {found.sessions:,} sessions a difference to "
             f"{base.label} under {sessions} can't be seen: the interval would miss it more often than one time in "
             f"{1 / (1 - POWER):.0f} ({LEVEL:.0%}, two-sided)."
         )
-    seeds = _least([line.least_seeds for line in others], found.metrics)
+    seeds = _least(others, [line.least_seeds for line in others], found.metrics)
     if seeds:
         fewest = min(len(line.values) for line in (base, *others) if len(line.values) > 1)
         notes.append(
@@ -45,13 +43,15 @@ def power_notes(found: Comparison) -> list[str]:
     return notes
 
 
-def _least(rows: Sequence[Floats], metrics: Sequence[str]) -> str:
-    """``0.31 points of HR@20 or 0.12 to 0.14 of MRR@20``; empty where no row has a value."""
+def _least(lines: Sequence[Line], rows: Sequence[Floats], metrics: Sequence[str]) -> str:
+    """``0.31 points of HR@20 or 0.12 (this row) to 0.24 (that row) of MRR@20``; empty where no row has a value."""
     parts = []
     for m, metric in enumerate(metrics):
-        values = [float(row[m]) for row in rows if not np.isnan(row[m])]
+        values = sorted((float(row[m]), line.label) for line, row in zip(lines, rows, strict=True) if row[m] > 0)
         if values:
-            digits = 2 if min(values) >= 0.1 else 3
-            ends = dict.fromkeys(f"{value:.{digits}f}" for value in (min(values), max(values)))
-            parts.append(f"{' to '.join(ends)}{' points' * (not parts)} of {metric.upper()}")
+            least, most = values[0], values[-1]
+            shown = f"{most[0]:.2g}"
+            if f"{least[0]:.2g}" != shown:
+                shown = f"{least[0]:.2g} ({least[1]}) to {shown} ({most[1]})"
+            parts.append(f"{shown}{' points' * (not parts)} of {metric.upper()}")
     return " or ".join(parts)

@@ -41,7 +41,7 @@ def simulate(rng: np.random.Generator, second: float = SECOND) -> Pair:
         own, rest = rng.normal(size=SESSIONS)[session], rng.normal(size=len(session))
         latent = np.sqrt(0.3) * shared + np.sqrt(0.5) * own + np.sqrt(0.2) * rest
         ranks.append(np.where(latent < stats.norm.ppf(chance), 1.0, 50.0))
-    return Pair(*ranks, session)
+    return Pair(ranks[0], ranks[1], session)
 
 
 def interval(pair: Pair, seed: int, clustered: bool = True) -> Interval:
