@@ -14,8 +14,9 @@ from dissect.errors import DissectError
 from dissect.report.runs import Run
 
 Array = NDArray[Any]
-#: Beside a data set's files: a line for each session, as many UNIX times in seconds as it has clicks, between commas.
-TIMES = "timestamps.txt"
+#: Beside a data set's files, of its test sessions or of all: a line for each session, as many UNIX times in seconds as
+#: it has clicks, between commas.
+TIMES = ("test_timestamps.txt", "timestamps.txt")
 _DAY = 86400
 
 
@@ -45,9 +46,9 @@ def days(data: Dataset) -> Array:
     DissectError
         If the data set has no times, or they are not those of its sessions.
     """
-    path = Path(data.source) / TIMES
-    if not path.is_file():
-        raise DissectError(f"data set {data.name!r} has no times: no {TIMES} in {data.source}")
+    path = next((file for name in TIMES if (file := Path(data.source) / name).is_file()), None)
+    if path is None:
+        raise DissectError(f"data set {data.name!r} has no times: no {' or '.join(TIMES)} in {data.source}")
     clicks = data.test.clicks
     lines = path.read_text().splitlines()
     fields = [line.split(",") for line in lines]

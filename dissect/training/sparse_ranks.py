@@ -122,7 +122,7 @@ def rank_counts(
     clicks, starts, ends = np.asarray(examples.clicks), np.asarray(examples.start), np.asarray(examples.end)
     first, stop = part or (0, len(starts))
     out = np.empty(stop - first, np.float32)
-    order = np.lexsort((-model.background,))  # stable: of equal ones the lower id first
+    order: Array = np.argsort(-np.asarray(model.background), kind="stable")  # of equal ones the lower id first
     for i in range(first, stop, BLOCK):
         start, end = starts[i : min(i + BLOCK, stop)], ends[i : min(i + BLOCK, stop)]
         targets = clicks[end].astype(np.int64)
@@ -156,7 +156,8 @@ def best_of_rows(scores: csr_array, background: Array, order: Array, top: int) -
     """
     size = np.diff(scores.indptr)
     rows = len(size)
-    of, item, score = np.repeat(np.arange(rows), size), scores.indices, scores.data
+    of, item = np.repeat(np.arange(rows), size), scores.indices
+    score: Array = np.asarray(scores.data)
     best = np.lexsort((item, -background[item], -score, of))
     of, item, score = of[best], item[best], score[best]
     positive = score > 0
@@ -170,7 +171,7 @@ def best_of_rows(scores: csr_array, background: Array, order: Array, top: int) -
         have = int((values > 0).sum())
         # Of the first items by background at most as many are stored in the row as it has entries.
         level = np.setdiff1d(order[: top + len(stored)], stored[values != 0], assume_unique=True)
-        level = level[np.argsort(-background[level], kind="stable")][: top - have]
+        level = level[np.lexsort((level, -background[level]))][: top - have]
         below = stored[values < 0][: top - have - len(level)]
         out[row, have:] = np.concatenate([level, below])
     return out
