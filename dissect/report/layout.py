@@ -30,8 +30,8 @@ _BUDGET: tuple[tuple[str, Callable[[dict[str, Any], dict[str, Any]], Any]], ...]
 
 
 def tables(found: Comparison) -> list[Table]:
-    """The accuracy of each line against the baseline's; what each recommends, where a record says; what each costs."""
-    return [_accuracy(found), *reach_tables(found), cost_table(found)]
+    """The accuracy of each line against the baseline's; what each costs; what each recommends, where a record says."""
+    return [_accuracy(found), cost_table(found), *reach_tables(found)]
 
 
 def compare_command(
