@@ -415,11 +415,13 @@ def prune(
 @click.option("--metrics", default="hr@20,mrr@20", show_default=True, help="hr@K, mrr@K or ndcg@K, joined by commas.")
 @click.option("--format", "how", default="text", show_default=True, help="text, markdown or latex.")
 @click.option("--resamples", type=click.IntRange(100), default=2000, show_default=True, help="Of the test sessions.")
+@click.option("--by", metavar="WHAT", help="Within groups of test examples: by length, popularity, repeat or day.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie, for --by on older records.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables there instead.")
 @click.option("--json", "as_json", is_flag=True, help="End with the comparison as JSON on one line of stdout.")
 def compare(
     runs: tuple[Path, ...], baseline: Path | None, metrics: str, how: str, resamples: int, out: Path | None,
-    as_json: bool,
+    as_json: bool, by: str | None, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Compare finished RUNS on the same test examples; runs that differ in their seed alone are one row.
 
@@ -427,7 +429,14 @@ def compare(
     """
     from dissect.report.layout import compare_command
 
-    for text in compare_command(runs, baseline, metrics, how, resamples, out, as_json):
+    def lookup(run: Any, name: str) -> Any:
+        from dissect.experiment.strata import look_up
+
+        return look_up(run, name, data_dir)
+
+    if by is None and data_dir is not None:
+        raise DissectError("--data-dir is for --by; leave it out")
+    for text in compare_command(runs, baseline, metrics, how, resamples, out, as_json, by, lookup):
         click.echo(text)
 
 

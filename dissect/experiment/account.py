@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dissect.data import Dataset, Examples
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import Splits
+from dissect.experiment.strata import popularity
 from dissect.training.baselines import baseline_ranks
+from dissect.training.distributed import World
 from dissect.training.evaluate import metrics
+from dissect.training.recommended import Tally, reach
 
 Result = dict[str, Any]
 
@@ -31,6 +36,12 @@ def dataset_account(data: Dataset, splits: Splits, spec: Spec) -> Result:
             "test": _unseen(splits.test_examples, splits),
         },
     }
+
+
+def reach_account(data: Dataset, tally: Tally, world: World) -> Result:
+    """Coverage and popularity of what was recommended to the test examples, those of all processes together."""
+    counts = np.sum(world.gather(tally.counts), axis=0)
+    return reach(counts, popularity(data), data.test.targets, tally.top)
 
 
 def _unseen(examples: Examples | None, splits: Splits) -> int:

@@ -9,13 +9,15 @@ import numpy as np
 
 from dissect.data import Dataset
 from dissect.experiment import record
-from dissect.experiment.account import baseline_account, dataset_account
+from dissect.experiment.account import baseline_account, dataset_account, reach_account
 from dissect.experiment.machine import device_name, peak_memory_mb
 from dissect.experiment.spec import SCHEMA, Spec
 from dissect.experiment.splits import Splits, make_splits
+from dissect.experiment.strata import strata_arrays
 from dissect.models.counting import CountingModel, counting_model
 from dissect.training.evaluate import Ranks, by_length, metrics
 from dissect.training.progress import counting
+from dissect.training.recommended import Tally
 from dissect.training.sparse_ranks import counting_latency_ms, rank_counts
 
 if TYPE_CHECKING:
@@ -51,11 +53,13 @@ def count(run: Run) -> Result:
     if spec.refit:
         splits = make_splits(data, spec, run.device, refit=True)
         model, seconds = _timed(spec, splits, data)
-    ranks = _rank(run, model, splits, "test")
+    tally = Tally(data.items)
+    ranks = _rank(run, model, splits, "test", tally)
     lengths = np.asarray(splits.test_examples.lengths, np.int32)
     if folder.writes:
         session = np.asarray(splits.test_examples.session, np.int32)
-        np.savez_compressed(folder / record.RANKS, rank=ranks, session=session, length=lengths)
+        arrays = {"rank": ranks, "session": session, "length": lengths, **strata_arrays(data)}
+        np.savez_compressed(folder / record.RANKS, **arrays)  # type: ignore[arg-type]
     optimistic = spec.protocol == "paper-code"
     return {
         "schema": SCHEMA,
@@ -72,6 +76,7 @@ def count(run: Run) -> Result:
         "valid": valid,
         "test": metrics(ranks),
         "by_length": by_length(ranks, lengths),
+        "reach": reach_account(data, tally, run.world),
         "baselines": baseline_account(data, splits, spec),
         "density": {},
         "lr_budget": 0.0,
@@ -94,13 +99,13 @@ def _timed(spec: Spec, splits: Splits, data: Dataset) -> tuple[CountingModel, fl
     return model, time.perf_counter() - begun
 
 
-def _rank(run: Run, model: CountingModel, splits: Splits, split: str) -> Ranks:
+def _rank(run: Run, model: CountingModel, splits: Splits, split: str, tally: Tally | None = None) -> Ranks:
     """Ranks of a split's targets; of several processes each ranks its part."""
     examples = {"valid": splits.valid_examples, "test": splits.test_examples}[split]
     assert examples is not None
     with counting(f"{run.spec.model} on {run.spec.dataset}: ranking {split}", run.quiet) as progress:
         mine = rank_counts(
             model, examples, ties=run.spec.ties, seen=splits.seen.cpu().numpy(), progress=progress,
-            part=run.world.slice(len(examples)),
+            part=run.world.slice(len(examples)), tally=tally,
         )  # fmt: skip
     return np.concatenate(run.world.gather(mine))

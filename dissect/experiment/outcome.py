@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dissect.experiment import record
-from dissect.experiment.account import Result, baseline_account, dataset_account
+from dissect.experiment.account import Result, baseline_account, dataset_account, reach_account
 from dissect.experiment.attention import attention_sample
 from dissect.experiment.callbacks import Recorder, Selection
 from dissect.experiment.held import Masks
@@ -17,12 +17,14 @@ from dissect.experiment.machine import device_name, peak_device_memory_mb, peak_
 from dissect.experiment.pruning import pruning_curve
 from dissect.experiment.spec import SCHEMA
 from dissect.experiment.splits import Splits
+from dissect.experiment.strata import strata_arrays
 from dissect.experiment.weights import write_weights
 from dissect.models import SessionModel
 from dissect.sparsity import Instrument
 from dissect.training.evaluate import Ranks, by_length, latency_ms, metrics, rank_examples
 from dissect.training.plan import Plan
 from dissect.training.progress import counting
+from dissect.training.recommended import Tally
 from dissect.training.train import Loop
 
 if TYPE_CHECKING:
@@ -63,12 +65,12 @@ class Outcome:
         self.instrument, self.plan, self._chosen = instrument, plan, chosen
         self.split = "test" if run.spec.protocol == "paper-code" else "valid"
 
-    def rank(self, split: str, pruned: bool = False) -> Ranks:
-        """Ranks of a split's targets, by the mean weights or by the kept ones alone."""
+    def rank(self, split: str, pruned: bool = False, tally: Tally | None = None) -> Ranks:
+        """Ranks of a split's targets, by the mean weights or by the kept ones alone; `tally` counts the lists."""
         examples = {"valid": self.splits.valid, "test": self.splits.test}[split]
         assert examples is not None
         with counting(f"ranking {split}", self.run.quiet) as progress:
-            options: Any = {"ties": self.run.spec.ties, "seen": self.splits.seen, "progress": progress}
+            options: Any = {"ties": self.run.spec.ties, "seen": self.splits.seen, "progress": progress, "tally": tally}
             options["part"] = self.run.world.slice(len(examples))
             if not pruned:
                 mine = rank_examples(self.model, examples, **options)
@@ -99,7 +101,8 @@ class Outcome:
         self.loop.optimizer.state.clear()  # training is over; with a million items this is a gigabyte
         optimistic = spec.protocol == "paper-code"
         chosen = self.chosen()
-        ranks = self.rank("test")
+        tally, tally_pruned = Tally(run.data.items), Tally(run.data.items)
+        ranks = self.rank("test", tally=tally)
         test = metrics(ranks)
         protocol: Result = {"name": spec.protocol, "refit": spec.refit, "ties": spec.ties, "optimistic": optimistic}
         if optimistic and self.selection is not None and not spec.sparse:
@@ -110,11 +113,13 @@ class Outcome:
             "rank": ranks,
             "session": np.asarray(examples.session, np.int32),
             "length": np.asarray(examples.lengths, np.int32),
+            **strata_arrays(run.data),
         }
         pruned = None
         if self.instrument is not None:
-            arrays["rank_pruned"] = self.rank("test", pruned=True)
+            arrays["rank_pruned"] = self.rank("test", pruned=True, tally=tally_pruned)
             pruned = self._pruned(arrays["rank_pruned"], arrays["length"])
+            pruned["reach"] = reach_account(run.data, tally_pruned, run.world)
             pruned["valid"] = None if optimistic else chosen["valid_pruned"]
             curves = {rule: self.instrument.thresholds(rule) for rule in ("log-alpha", "magnitude")}
             folder.write_json(record.THRESHOLDS, curves)
@@ -148,6 +153,7 @@ class Outcome:
             "valid": None if optimistic else chosen["valid"],
             "test": test,
             "by_length": by_length(ranks, arrays["length"]),
+            "reach": reach_account(run.data, tally, run.world),
             "baselines": baseline_account(run.data, self.splits, spec),
             "density": self._density(),
             "lr_budget": round(loop.lr_budget, 4),

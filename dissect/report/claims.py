@@ -177,7 +177,7 @@ def _compared(found: Found, options: Mapping[str, Any], word: Callable[[float, f
         held = _word([word(float(low), float(high)) for low, high in ends])
         numbers = ", ".join(
             f"{metric.upper()} {d:+.2f} ({low:+.2f} to {high:+.2f})"
-            for metric, d, low, high in zip(METRICS, *line.difference, strict=True)
+            for metric, d, low, high in zip(METRICS, *line.difference[:3], strict=True)
         )
         parts.append((held, f"{a} minus {b}: {numbers}", len(seeds)))
     return parts, list(dict.fromkeys(missing))

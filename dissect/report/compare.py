@@ -5,30 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dissect.errors import DissectError
-from dissect.report.groups import Group, finished, group_runs
-from dissect.report.runs import Run, read_ranks
-from dissect.report.statistics import (
-    Floats,
-    Interval,
-    bootstrap_of_sums,
-    bound_violations,
-    cluster_sums,
-    gains,
-    holm,
-    improvement,
-    parse_metric,
-    t_test,
-)  # fmt: skip
+from dissect.report.groups import Group
+from dissect.report.power import least_visible, least_visible_across_seeds
+from dissect.report.rows import Rows, find_baseline, read_rows
+from dissect.report.statistics import Floats, Interval, bootstrap_of_sums, cluster_sums, holm, improvement, t_test
 
 #: Level of the intervals.
 LEVEL = 0.95
-#: By how much a record's own metrics (four decimals) may be off those of its ranks.
-_EXACT = 2e-4
 
 
 @dataclass(frozen=True)
@@ -51,6 +37,8 @@ class Line:
         Whether the test across seeds was of pairs: the same seeds on both sides.
     p, p_holm : array, (M,)
         Of the test, as it is and corrected for all tests of the comparison; NaN where none could be made.
+    least_seeds : array, (M,)
+        The smallest difference that this test would find; see `dissect.report.power`.
     """
 
     label: str
@@ -62,6 +50,13 @@ class Line:
     paired: bool
     p: Floats
     p_holm: Floats
+    least_seeds: Floats
+
+    @property
+    def least_sessions(self) -> Floats:
+        """The smallest difference to the baseline that the interval over sessions would find, (M,)."""
+        nothing = np.full(self.values.shape[1], np.nan)
+        return nothing if self.difference is None else least_visible(self.difference.error)
 
     @property
     def mean(self) -> Floats:
@@ -122,103 +117,35 @@ def compare(
     DissectError
         For an unknown metric or baseline, runs that can't be compared, and records that miss or damaged their ranks.
     """
-    for metric in metrics:
-        parse_metric(metric)
-    if not metrics or len(set(metrics)) < len(metrics):
-        raise DissectError(f"metrics must be named once each, at least one: {', '.join(metrics) or 'none'}")
-    groups = group_runs(runs)
-    bare: list[tuple[str, Group, bool, Floats]] = []
-    totals: list[Floats] = []  # each line's gains, averaged over seeds, summed within each session: (C, M)
-    sizes, clusters = np.empty(0), None
-    warnings: list[str] = []
-    for group in groups:
-        pruned = [result.get("pruned") is not None for result in group.results]
-        for name in ("rank", "rank_pruned")[: 1 + any(pruned)]:
-            values, total = [], np.empty(0)
-            for run in group.runs:
-                ranks = read_ranks(run)
-                clusters = ranks["session"] if clusters is None else clusters
-                if not np.array_equal(clusters, ranks["session"]):
-                    first = groups[0].runs[0]
-                    raise DissectError(f"can't compare {first.path} with {run.path}: their test sessions differ")
-                if name not in ranks:
-                    raise DissectError(f"{run.path}/ranks.npz has no ranks of the pruned weights")
-                gain = np.stack([gains(ranks[name], metric) for metric in metrics], axis=1)  # (N, M)
-                values.append(gain.mean(0))
-                sums, sizes = cluster_sums(gain, clusters)
-                total = sums if not len(total) else total + sums
-                warnings += _doubts(run, ranks[name], name == "rank_pruned")
-            totals.append(total / len(group.runs))
-            label = f"{group.label}, pruned" if name == "rank_pruned" else group.label
-            bare.append((label, group, name == "rank_pruned", np.stack(values)))
-    assert clusters is not None
-    base = _find(baseline, bare)
-    lines = _against(bare, totals, sizes, base, resamples, seed)
-    return Comparison(
-        tuple(lines), base, tuple(metrics), len(clusters), len(sizes), resamples, tuple(dict.fromkeys(warnings))
-    )
+    found = read_rows(runs, metrics)
+    base = find_baseline(baseline, found.rows)
+    lines, sessions = _against(found, base, resamples, seed)
+    return Comparison(tuple(lines), base, tuple(metrics), len(found.clusters), sessions, resamples, found.warnings)
 
 
-def _find(baseline: Path | str | None, bare: Sequence[tuple[str, Group, bool, Floats]]) -> int:
-    """Index of the baseline's line, by label or by one of its runs."""
-    if baseline is None:
-        return 0
-    for number, (label, group, pruned, _) in enumerate(bare):
-        if str(baseline) == label:
-            return number
-        if not pruned and any(run.path.resolve() == Path(baseline).resolve() for run in group.runs):
-            return number
-    labels = "; ".join(label for label, *_ in bare)
-    raise DissectError(f"baseline {baseline} is none of the runs compared; valid: one of their folders, or {labels}")
-
-
-def _against(
-    bare: Sequence[tuple[str, Group, bool, Floats]],
-    totals: Sequence[Floats],
-    sizes: Floats,
-    base: int,
-    resamples: int,
-    seed: int,
-) -> list[Line]:
-    """The lines with their differences to line `base`; one bootstrap serves them all."""
-    count = totals[base].shape[1]
-    columns = np.concatenate([total - totals[base] for total in totals], axis=1)  # (C, lines * M)
-    found = bootstrap_of_sums(columns, sizes, resamples, LEVEL, seed)
-    reference, seeds = bare[base][3], bare[base][1].seeds
+def _against(found: Rows, base: int, resamples: int, seed: int) -> tuple[list[Line], int]:
+    """The lines with their differences to row `base`, one bootstrap for them all; and how many sessions there are."""
+    reference = found.rows[base]
+    count = reference.values.shape[1]
+    columns = np.concatenate([row.gains - reference.gains for row in found.rows], axis=1)  # (N, rows * M)
+    sums, sizes = cluster_sums(columns, found.clusters)
+    drawn = bootstrap_of_sums(sums, sizes, resamples, LEVEL, seed)
     lines = []
-    for number, (label, group, pruned, values) in enumerate(bare):
-        paired, nothing = group.seeds == seeds, np.full(count, np.nan)
-        if number == base:
-            lines.append(Line(label, group, pruned, values, None, nothing, paired, nothing, nothing))
-            continue
-        mine = slice(number * count, (number + 1) * count)
-        gain = [improvement(a, b) for a, b in zip(values.mean(0), reference.mean(0), strict=True)]
-        p = [t_test(values[:, m], reference[:, m], paired) for m in range(count)]
-        lines.append(
-            Line(
-                label, group, pruned, values, Interval(*(part[mine] for part in found)), np.array(gain), paired,
-                np.array(p), nothing,
+    for number, row in enumerate(found.rows):
+        values, nothing = row.values, np.full(count, np.nan)
+        paired = row.group.seeds == reference.group.seeds
+        line = Line(row.label, row.group, row.pruned, values, None, nothing, paired, nothing, nothing, nothing)
+        if number != base:
+            mine, other = slice(number * count, (number + 1) * count), reference.values
+            line = replace(
+                line,
+                difference=Interval(*(part[mine] for part in drawn)),
+                improvement=np.array([improvement(*pair) for pair in zip(values.mean(0), other.mean(0), strict=True)]),
+                p=np.array([t_test(values[:, m], other[:, m], paired) for m in range(count)]),
+                least_seeds=np.array(
+                    [least_visible_across_seeds(values[:, m], other[:, m], paired) for m in range(count)]
+                ),
             )
-        )  # fmt: skip
+        lines.append(line)
     adjusted = holm(np.concatenate([line.p for line in lines])).reshape(len(lines), count)
-    return [replace(line, p_holm=adjusted[number]) for number, line in enumerate(lines)]
-
-
-def _doubts(run: Run, ranks: Any, pruned: bool) -> list[str]:
-    """What a reader of this run's numbers should know: impossible ones, and others than those of its ranks."""
-    result = finished(run)
-    recorded = result["pruned"]["test"] if pruned else result["test"]
-    name = f"{run.name}{', pruned' if pruned else ''}"
-    half = result["protocol"]["ties"] == "half"
-    lines = [
-        f"{name}: result.json can't be of one list of ranks: {line}"
-        for line in bound_violations(recorded, rounding=5e-5, half_ranks=half)
-    ]
-    actual = {metric: float(gains(ranks, metric).mean()) for metric in recorded}
-    off = [metric for metric in recorded if abs(recorded[metric] - actual[metric]) > _EXACT]
-    if off:
-        # The released habit: each metric's own best epoch on the test set, where the ranks are of one epoch.
-        why = "each metric is of its own best epoch there" if result["protocol"]["optimistic"] else "a damaged record"
-        texts = ", ".join(f"{metric} {recorded[metric]:.2f} (ranks: {actual[metric]:.2f})" for metric in off)
-        lines.append(f"{name}: result.json says otherwise than the ranks, which count here: {texts}; {why}")
-    return lines
+    return [replace(line, p_holm=adjusted[number]) for number, line in enumerate(lines)], len(sizes)

@@ -157,6 +157,11 @@ def number(value: float, form: str = ".2f") -> str:
     return NONE if math.isnan(value) else format(value, form)
 
 
+def plain(value: float) -> float | None:
+    """A number for JSON: six decimals, None for NaN."""
+    return None if math.isnan(value) else round(float(value), 6)
+
+
 def signed(value: float, digits: int = 2, unit: str = "") -> str:
     """A number with its sign, which 0 has not; a dash for NaN."""
     text = number(value, f"+.{digits}f")

@@ -13,8 +13,12 @@ import numpy as np
 from dissect.errors import DissectError
 from dissect.report.compare import LEVEL, Comparison, Line, compare
 from dissect.report.cost import cost_table, counts, latency
-from dissect.report.formats import NONE, Table, choose_format, number, p_value, render, signed, span
+from dissect.report.formats import NONE, Table, choose_format, number, p_value, plain, render, signed, span
+from dissect.report.notes import about, power_notes
+from dissect.report.reach import reach_of, reach_tables
 from dissect.report.statistics import bound_violations
+from dissect.report.strata import Lookup, compare_by
+from dissect.report.strata_layout import strata_json, strata_tables
 
 #: What a training budget is made of: its name, and where a run holds it.
 _BUDGET: tuple[tuple[str, Callable[[dict[str, Any], dict[str, Any]], Any]], ...] = (
@@ -26,8 +30,8 @@ _BUDGET: tuple[tuple[str, Callable[[dict[str, Any], dict[str, Any]], Any]], ...]
 
 
 def tables(found: Comparison) -> list[Table]:
-    """The accuracy of each line against the baseline's; what each costs."""
-    return [_accuracy(found), cost_table(found)]
+    """The accuracy of each line against the baseline's; what each costs; what each recommends, where a record says."""
+    return [_accuracy(found), cost_table(found), *reach_tables(found)]
 
 
 def compare_command(
@@ -38,8 +42,12 @@ def compare_command(
     resamples: int,
     out: Path | None,
     with_json: bool,
+    by: str | None = None,
+    lookup: Lookup | None = None,
 ) -> Iterator[str]:
     """What `dissect compare` prints, piece by piece: the tables, or the path they were written to; then JSON.
+
+    With `by`, a key of `dissect.report.strata.STRATA`, they are those of `compare_by`.
 
     Raises
     ------
@@ -47,8 +55,14 @@ def compare_command(
         As `compare` and `render` do, and if `out` can't be written.
     """
     choose_format(how)  # before the work, not after it
-    found = compare(runs, baseline, [metric.strip() for metric in metrics.split(",")], resamples)
-    text = "\n\n".join(render(table, how) for table in tables(found))
+    names = [metric.strip() for metric in metrics.split(",")]
+    if by is None:
+        found = compare(runs, baseline, names, resamples)
+        shown, data = tables(found), as_json(found)
+    else:
+        apart = compare_by(runs, by, baseline, names, resamples, lookup=lookup)
+        shown, data = strata_tables(apart), strata_json(apart)
+    text = "\n\n".join(render(table, how) for table in shown)
     if out is None:
         yield text
     else:
@@ -59,7 +73,7 @@ def compare_command(
             raise DissectError(f"can't write {out}: {error.strerror}") from None
         yield str(out)
     if with_json:
-        yield json.dumps(as_json(found))
+        yield json.dumps(data)
 
 
 def _accuracy(found: Comparison) -> Table:
@@ -71,7 +85,7 @@ def _accuracy(found: Comparison) -> Table:
         for m, metric in enumerate(found.metrics):
             cells = ["" if m else "baseline", "", ""]
             if line.difference is not None:
-                estimate, low, high = (float(part[m]) for part in line.difference)
+                estimate, low, high = (float(part[m]) for part in line.difference[:3])
                 cells = [
                     f"{signed(estimate, digits)} [{signed(low, digits)}, {signed(high, digits)}]",
                     signed(line.improvement[m], unit="%"),
@@ -84,7 +98,14 @@ def _accuracy(found: Comparison) -> Table:
         "p (Holm)",
     )  # fmt: skip
     notes = [*_caption(found), *_controls(found), *_budgets(found), *_warnings(found)]
-    return Table(f"Accuracy on {_about(found)}", columns, rows, notes, left=2, breaks=breaks[1:])
+    return Table(
+        f"Accuracy on {about(found.lines[0].group.results[0], found.examples, found.sessions)}",
+        columns,
+        rows,
+        notes,
+        left=2,
+        breaks=breaks[1:],
+    )
 
 
 def _valid(line: Line, metric: str) -> str:
@@ -98,18 +119,6 @@ def _digits(found: Comparison) -> int:
     """Decimals of the differences: three where an interval is so narrow that two would hide its side of 0."""
     widths = [line.difference.high - line.difference.low for line in found.lines if line.difference is not None]
     return 3 if any(0 < width < 0.1 for some in widths for width in some) else 2
-
-
-def _about(found: Comparison) -> str:
-    result = found.lines[0].group.results[0]
-    data, protocol = result["dataset"], result["protocol"]
-    subset = f", {data['max_train']:,} training sessions drawn" if data.get("max_train") else ""
-    stamp = "; OPTIMISTIC: the test set was evaluated after every epoch" if protocol["optimistic"] else ""
-    refit = "refit on training + validation" if protocol["refit"] else "no refit"
-    return (
-        f"{data['name']}: {found.examples:,} test examples of {found.sessions:,} sessions, ranked among "
-        f"{data['items']:,} items; protocol {protocol['name']}, {refit}, ties {protocol['ties']}{subset}{stamp}"
-    )
 
 
 def _caption(found: Comparison) -> list[str]:
@@ -129,6 +138,7 @@ def _caption(found: Comparison) -> list[str]:
         f"paired bootstrap, the {found.sessions:,} test sessions drawn whole {found.resamples:,} times; it covers "
         "which sessions were tested, not seeds. improvement: the difference in percent of the baseline's mean."
     )
+    lines += power_notes(found)
     none = f"{NONE}: fewer than 2 seeds on a side, or nothing varies."
     if not found.tests:
         return [*lines, f"p: no t-test across seeds was made ({none[:-1]})."]
@@ -206,13 +216,14 @@ def as_json(found: Comparison) -> dict[str, Any]:
         cells = {
             metric: {
                 "values": [round(float(value), 6) for value in line.values[:, m]],
-                "mean": _plain(line.mean[m]),
-                "sd": _plain(line.sd[m]),
-                "difference": None if line.difference is None else _plain(line.difference.estimate[m]),
-                "interval": None if line.difference is None else [_plain(end[m]) for end in line.difference[1:]],
-                "improvement": _plain(line.improvement[m]),
-                "p": _plain(line.p[m]),
-                "p_holm": _plain(line.p_holm[m]),
+                "mean": plain(line.mean[m]),
+                "sd": plain(line.sd[m]),
+                "difference": None if line.difference is None else plain(line.difference.estimate[m]),
+                "interval": None if line.difference is None else [plain(end[m]) for end in line.difference[1:3]],
+                "improvement": plain(line.improvement[m]),
+                "p": plain(line.p[m]),
+                "p_holm": plain(line.p_holm[m]),
+                "least_visible": {"sessions": plain(line.least_sessions[m]), "seeds": plain(line.least_seeds[m])},
             }
             for m, metric in enumerate(found.metrics)
         }
@@ -220,7 +231,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
             "label": line.label, "pruned": line.pruned, "seeds": list(line.group.seeds),
             "runs": [str(run.path) for run in line.group.runs], "metrics": cells,
             "kept": weights[0] if weights else None, "total": weights[1] if weights else None,
-            "parameters": results[0]["parameters"], "latency_ms": latency(line),
+            "reach": reach_of(line), "parameters": results[0]["parameters"], "latency_ms": latency(line),
             "seconds_per_epoch": float(np.mean([one["seconds_per_epoch"] for one in results])),
             "device": results[0]["device"],
         })  # fmt: skip
@@ -231,7 +242,3 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "resamples": found.resamples, "tests": found.tests, "lines": lines,
         "notes": [*_controls(found), *_budgets(found)], "warnings": _warnings(found),
     }  # fmt: skip
-
-
-def _plain(value: Any) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)

@@ -25,11 +25,12 @@ _EQUAL = 1e-9
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its interval, each of shape (M,)."""
+    """An estimate, the ends of its interval, and its standard error, each of shape (M,)."""
 
     estimate: Floats
     low: Floats
     high: Floats
+    error: Floats
 
 
 def parse_metric(metric: str) -> tuple[str, int]:
@@ -91,7 +92,7 @@ def bootstrap_of_sums(
     estimate = sums.sum(0) / sizes.sum()
     if count < 2:  # one session resampled is that session: no spread to speak of
         nothing = np.full_like(estimate, np.nan)
-        return Interval(estimate, nothing, nothing)
+        return Interval(estimate, nothing, nothing, nothing)
     rng = np.random.default_rng(seed)
     both = np.column_stack([sums, sizes])
     drawn = np.empty((resamples, sums.shape[1]))
@@ -104,7 +105,7 @@ def bootstrap_of_sums(
         total = times.astype(np.float64) @ both  # (rows, M + 1)
         drawn[i : i + rows] = total[:, :-1] / total[:, -1:]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return Interval(estimate, low, high)
+    return Interval(estimate, low, high, drawn.std(0, ddof=1) if resamples > 1 else np.full_like(estimate, np.nan))
 
 
 def paired_bootstrap(
@@ -131,7 +132,8 @@ def paired_bootstrap(
     Returns
     -------
     Interval
-        Three arrays (M,), in the units of `difference`; NaN ends where there is one session only.
+        Arrays (M,), in the units of `difference`; ends and standard error (the standard deviation of the resamples) are
+        NaN where there is one session only.
 
     Raises
     ------

@@ -56,6 +56,13 @@ def print_result(result: dict[str, Any], folder: Path, figure: Sequence[Path] | 
     console.print(table)
     if result["density"]:
         _print_density(result, console)
+    if reach := result.get("reach"):
+        console.print(
+            f"coverage@20 {reach['coverage@20']:.1f}%: {reach['recommended']:,} of {reach['items']:,} items are in the "
+            f"best 20 of a test example; those have {reach['popularity@20']:,.1f} training clicks on average, targets "
+            f"{reach['target_popularity']:,.1f}",
+            highlight=False,
+        )
     took = f"{result['seconds_per_epoch']:.1f} s {'to count' if counted else 'an epoch'}"
     console.print(f"{result['parameters']:,} parameters, {took} on {result['device']}", highlight=False)
     if figure:

@@ -1,7 +1,7 @@
 """Full ranking: ranks of the targets among all items, and HR, MRR and NDCG from them.
 
-The rank of a target is one plus the number of items that score above it, so one pass of comparisons finds it
-and no top-k is ever taken.
+The rank of a target is one plus the number of items that score above it, so one pass of comparisons finds it;
+lists of the best items are taken only where a `Tally` asks for them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from dissect.batch import PackedExamples
 from dissect.errors import DissectError
+from dissect.training.recommended import Tally, best_of_block
 
 #: How items that score exactly as the target does are counted.
 TIES = {"half": 0.5, "optimistic": 0.0, "pessimistic": 1.0}
@@ -101,6 +102,7 @@ def rank_examples(
     seen: Tensor | None = None,
     progress: Callable[[int, int], None] | None = None,
     part: tuple[int, int] | None = None,
+    tally: Tally | None = None,
 ) -> Ranks:
     """Rank the target of every example among all items.
 
@@ -117,6 +119,8 @@ def rank_examples(
         Called with (examples done, examples in all).
     part : (int, int), optional
         First example and the one after the last; all by default.
+    tally : Tally, optional
+        Counts what is recommended to each example.
 
     Returns
     -------
@@ -153,6 +157,8 @@ def rank_examples(
             if seen is not None:
                 ranks.masked_fill_(~seen[batch.targets], torch.inf)
             out.append(ranks.cpu())
+            if tally is not None:
+                tally.add(best_of_block(block, tally.top).cpu().numpy())
             if progress:
                 progress(i + len(batch) - first, stop - first)
     return torch.cat(out).numpy() if out else np.empty(0, np.float32)

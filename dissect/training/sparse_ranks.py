@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dissect.training.evaluate import TIES, Ranks
+from dissect.training.recommended import Tally
 
 Array = NDArray[Any]
 #: Sessions scored at a time.
@@ -91,6 +92,7 @@ def rank_counts(
     seen: NDArray[np.bool_],
     progress: Callable[[int, int], None] | None = None,
     part: tuple[int, int] | None = None,
+    tally: Tally | None = None,
 ) -> Ranks:
     """Rank the target of every example among all items by a model that counts.
 
@@ -109,6 +111,8 @@ def rank_counts(
         Called with (examples done, examples in all).
     part : (int, int), optional
         First example and the one after the last; all by default.
+    tally : Tally, optional
+        Counts what is recommended to each example.
 
     Returns
     -------
@@ -118,14 +122,58 @@ def rank_counts(
     clicks, starts, ends = np.asarray(examples.clicks), np.asarray(examples.start), np.asarray(examples.end)
     first, stop = part or (0, len(starts))
     out = np.empty(stop - first, np.float32)
+    order: Array = np.argsort(-np.asarray(model.background), kind="stable")  # of equal ones the lower id first
     for i in range(first, stop, BLOCK):
         start, end = starts[i : min(i + BLOCK, stop)], ends[i : min(i + BLOCK, stop)]
         targets = clicks[end].astype(np.int64)
         scores = csr_array(model.scores(clicks, start, end), dtype=np.float32)
         ranks = ranks_of_rows(scores, targets, model.background, ties)
         out[i - first : i - first + len(end)] = np.where(seen[targets], ranks, np.inf)
+        if tally is not None:
+            tally.add(best_of_rows(scores, model.background, order, tally.top))
         if progress:
             progress(i + len(end) - first, stop - first)
+    return out
+
+
+def best_of_rows(scores: csr_array, background: Array, order: Array, top: int) -> Array:
+    """The `top` items of each row of scores, best first, as `best_of_row` has them.
+
+    Parameters
+    ----------
+    scores : csr_array, (B, items)
+        What is not stored is 0; no entry stands twice.
+    background : array, (items,)
+        Orders items of equal score; of equal ones the lower id is first.
+    order : array, (items,)
+        The items by falling background.
+    top : int
+        At most as many as there are items.
+
+    Returns
+    -------
+    array, (B, top)
+    """
+    size = np.diff(scores.indptr)
+    rows = len(size)
+    of, item = np.repeat(np.arange(rows), size), scores.indices
+    score: Array = np.asarray(scores.data)
+    best = np.lexsort((item, -background[item], -score, of))
+    of, item, score = of[best], item[best], score[best]
+    positive = score > 0
+    place = np.arange(len(of)) - scores.indptr[of]
+    taken = positive & (place < top)
+    out = np.full((rows, top), -1)
+    out[of[taken], place[taken]] = item[taken]
+    for row in np.flatnonzero(out[:, -1] < 0).tolist():  # fewer score above 0: those at 0 follow, by background
+        inside = slice(scores.indptr[row], scores.indptr[row + 1])
+        stored, values = item[inside], score[inside]
+        have = int((values > 0).sum())
+        # Of the first items by background at most as many are stored in the row as it has entries.
+        level = np.setdiff1d(order[: top + len(stored)], stored[values != 0], assume_unique=True)
+        level = level[np.lexsort((level, -background[level]))][: top - have]
+        below = stored[values < 0][: top - have - len(level)]
+        out[row, have:] = np.concatenate([level, below])
     return out
 
 

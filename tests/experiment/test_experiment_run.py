@@ -54,7 +54,7 @@ def test_the_record_holds_what_the_contract_names(finished: tuple[Run, dict[str,
     assert json.loads((run.folder / "result.json").read_text()) == result
     assert set(result) >= {
         "schema", "run_id", "model", "recipe", "seed", "dataset", "protocol", "sparsify", "epoch", "steps", "valid",
-        "test", "by_length", "density", "lr_budget", "pruned", "parameters", "seconds_per_epoch",
+        "test", "by_length", "reach", "density", "lr_budget", "pruned", "parameters", "seconds_per_epoch",
         "examples_per_second", "device",
     }  # fmt: skip
     assert result["recipe"] == {"encoder": "gated-graph", "readout": "soft-attention", "scorer": "dot"}

@@ -134,11 +134,12 @@ def test_a_suite_runs_skips_what_is_recorded_and_makes_one_table(
     assert len(again) == 8
     assert not (tmp_path / "out").exists()
     assert [len(runs) for runs in rows(suite, again).values()] == [2, 2, 2, 2]
-    first, second = suite_tables(suite, again)
+    first, second, third = suite_tables(suite, again)
     text = render(first, "text")
     assert text.startswith("a toy (small)")
     assert "not run" not in text
     assert "kept" in render(second, "text")
+    assert "coverage@20" in render(third, "text")
     # One label short: its row is named.
     lost = {i: path for i, path in again.items() if suite.entries[i].label != "L = 10"}
     assert "not run: L = 10" in render(suite_tables(suite, lost)[0], "text")

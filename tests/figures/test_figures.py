@@ -48,7 +48,7 @@ def test_a_script_says_what_it_claims_and_draws_from_records(name: str, where: P
         assert path.stat().st_size > 0
 
 
-@pytest.mark.parametrize("name", ["levels", "heads", "session_length", "kept_weights", "attention_maps"])
+@pytest.mark.parametrize("name", ["levels", "heads", "session_length", "strata", "kept_weights", "attention_maps"])
 def test_without_records_a_figure_says_so(
     name: str, where: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +159,18 @@ def test_figures_are_drawn_from_records(made: Path, script: str, suite: str) -> 
     assert "Not run" not in text.replace("Not run: GC-SAN", "")
     assert "not run:" not in text
     assert "N = 120 test examples" in text
+
+
+def test_strata_are_drawn_where_records_or_data_allow_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_records(made, "fig7_length")  # with lengths; of another data set than the one that may be at hand
+    strata = load("strata")
+    text = next(path for path in strata.main() if path.suffix == ".svg").read_text()
+    assert "no stratum of 400 examples" in text
+    monkeypatch.setattr(strata, "FEWEST", 40)
+    text = next(path for path in strata.main() if path.suffix == ".svg").read_text()
+    assert "1  n=40" in text
+    assert "Not run: by popularity: " in text
+    assert "by day: dissect suite analyses/suites/gowalla-tail.toml --keep." in " ".join(text.split())
 
 
 @pytest.mark.parametrize("name", ["table2_models", "table4_ablations"])

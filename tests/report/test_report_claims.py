@@ -103,7 +103,8 @@ def test_comparisons_by_the_interval_in_both_metrics(
 
     from dissect.report.statistics import Interval
 
-    interval = Interval((np.array(low) + np.array(high)) / 2, np.array(low), np.array(high))
+    ends = np.array(low), np.array(high)
+    interval = Interval((ends[0] + ends[1]) / 2, *ends, (ends[1] - ends[0]) / 3.92)
     seen: dict[str, Any] = {}
 
     def compared(there: dict[str, Any], baseline: str, metrics: Any) -> Any:

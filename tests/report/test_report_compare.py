@@ -288,6 +288,8 @@ def test_the_table_names_its_denominators_and_what_it_covers(tmp_path: Path) -> 
         "Trained on 900 examples; targets never seen in training are misses: 1.",
         "difference: to srgnn, lr 0.001, in points of percent",
         "the 3 test sessions drawn whole 500 times; it covers which sessions were tested, not seeds",
+        "Power: with these 6 test examples of 3 sessions a difference to srgnn, lr 0.001 under",
+        "Across seeds (3 or more a row) the t-test, before Holm's correction, would miss one under",
         "t-test across seeds, paired (the same seeds), corrected by Holm for the 2 tests of this table; it covers",
         "Controls without training, mean over the runs: last-item HR@20 12.35, MRR@20 4.50.",
         "Budgets differ: steps 70 (srgnn, lr 0.001), 90 (srgnn, lr 0.01). learning rate 0.001 (srgnn, lr 0.001), 0.01",
@@ -297,6 +299,29 @@ def test_the_table_names_its_denominators_and_what_it_covers(tmp_path: Path) -> 
     assert "OPTIMISTIC" not in text
     assert "training, on cpu" in render(cost)
     assert max(map(len, (render(accuracy) + render(cost)).split("\n"))) <= WIDTH
+
+
+def test_power_is_that_of_the_errors_and_names_the_rows(tmp_path: Path) -> None:
+    base, other, third = (
+        three_seeds(tmp_path, n, shift, lr=shift + 0.1) for n, shift in (("a", 0), ("b", 2), ("c", 9))
+    )
+    found = compare([*base, *other, *third], metrics=["mrr@20"], resamples=500)
+    _, b, c = found.lines
+    assert b.difference is not None
+    np.testing.assert_allclose(b.least_sessions, 2.8016 * b.difference.error, rtol=1e-4)
+    lost = b.values[:, 0] - found.lines[0].values[:, 0]
+    # Three pairs: noncentrality 5.653 at two degrees of freedom.
+    np.testing.assert_allclose(b.least_seeds, 5.653 * lost.std(ddof=1) / 3**0.5, rtol=1e-3)
+    ends = sorted((float(line.least_sessions[0]), line.label) for line in (b, c))
+    shown = " to ".join(f"{value:.2g} ({label})" for value, label in ends)
+    assert f"under {shown} points of MRR@20 can't be seen" in " ".join(tables(found)[0].notes)
+    data = as_json(found)["lines"][1]["metrics"]["mrr@20"]["least_visible"]
+    assert data["sessions"] == pytest.approx(b.least_sessions[0], abs=1e-5)
+    assert data["seeds"] == pytest.approx(b.least_seeds[0], abs=1e-5)
+    alone = compare([base[0], other[0]], resamples=500)
+    assert np.isnan(alone.lines[1].least_seeds).all()
+    assert "Across seeds" not in " ".join(tables(alone)[0].notes)
+    assert "Power" not in " ".join(tables(compare(base))[0].notes)
 
 
 def test_doubtful_records_are_named(tmp_path: Path) -> None:

@@ -61,9 +61,11 @@ def test_bootstrap_of_two_sessions_is_worked_out() -> None:
     # values 0, 6/4 and 12/6 at chances 1/4, 1/2, 1/4. The estimate is the mean per example, not per session.
     values, sessions = np.array([[0.0], [1], [2], [3]]), np.array([0, 1, 1, 1])
     found = paired_bootstrap(values, sessions, resamples=4000, level=0.9)
-    assert [float(part[0]) for part in found] == [1.5, 0, 2]
+    assert [float(part[0]) for part in found[:3]] == [1.5, 0, 2]
+    # Variance of 0, 1.5, 1.5, 2 with those chances: (0 + 2 x 2.25 + 4) / 4 - 1.25^2.
+    assert found.error[0] == pytest.approx((8.5 / 4 - 1.25**2) ** 0.5, rel=0.03)
     middle = paired_bootstrap(values, sessions, resamples=4000, level=0.4)  # the quantiles 0.3 and 0.7
-    assert [float(part[0]) for part in middle] == [1.5, 1.5, 1.5]
+    assert [float(part[0]) for part in middle[:3]] == [1.5, 1.5, 1.5]
 
 
 def test_bootstrap_agrees_with_scipy_where_sessions_are_single() -> None:
@@ -106,7 +108,7 @@ def test_columns_share_their_draws_and_their_blocks() -> None:
     alone = paired_bootstrap(values, clusters, resamples=500)
     assert both.low[0] == pytest.approx(alone.low[0])
     assert both.high[1] == pytest.approx(2 * alone.high[0])
-    assert [float(part[2]) for part in both] == [0, 0, 0]
+    assert [float(part[2]) for part in both] == [0, 0, 0, 0]
     assert paired_bootstrap(values, clusters, resamples=500, seed=1).low[0] != alone.low[0]
 
 
@@ -123,7 +125,7 @@ def test_blocks_are_of_whole_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_session_has_no_interval_and_shapes_must_agree() -> None:
     found = paired_bootstrap(np.ones((3, 1)), np.zeros(3))
     assert found.estimate[0] == 1
-    assert np.isnan([found.low[0], found.high[0]]).all()
+    assert np.isnan([found.low[0], found.high[0], found.error[0]]).all()
     for difference, clusters in ((np.ones(3), np.ones(3)), (np.ones((3, 1)), np.ones(2)), (np.ones((0, 1)), [])):
         with pytest.raises(ValueError, match=r"must be \(N, M\)"):
             paired_bootstrap(difference, clusters)
