@@ -14,7 +14,7 @@ from dissect.errors import DissectError
 from dissect.report.compare import LEVEL, Comparison, Line, compare
 from dissect.report.cost import cost_table, counts, latency
 from dissect.report.formats import NONE, Table, choose_format, number, p_value, plain, render, signed, span
-from dissect.report.notes import about, power_notes
+from dissect.report.notes import about, power_notes, precision_note
 from dissect.report.reach import reach_of, reach_tables
 from dissect.report.statistics import bound_violations
 from dissect.report.strata import Lookup, compare_by
@@ -138,6 +138,7 @@ def _caption(found: Comparison) -> list[str]:
         f"paired bootstrap, the {found.sessions:,} test sessions drawn whole {found.resamples:,} times; it covers "
         "which sessions were tested, not seeds. improvement: the difference in percent of the baseline's mean."
     )
+    lines += precision_note(found)
     lines += power_notes(found)
     none = f"{NONE}: fewer than 2 seeds on a side, or nothing varies."
     if not found.tests:

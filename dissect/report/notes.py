@@ -22,6 +22,15 @@ def about(result: dict[str, Any], examples: int, sessions: int) -> str:
     )
 
 
+def precision_note(found: Comparison) -> list[str]:
+    """Which rows were trained with products of bfloat16 factors, where not all were."""
+    rounded = {line.label: line.group.runs[0].spec.get("precision") == "bf16" for line in found.lines}
+    if len(set(rounded.values())) == 1:
+        return []
+    named = ", ".join(label for label, was in rounded.items() if was)
+    return [f"Products of bfloat16 factors: {named}; of fp32 factors: the others."]
+
+
 def power_notes(found: Comparison) -> list[str]:
     """The smallest differences to the baseline that the interval, and the test across seeds, would find."""
     base, others = found.lines[found.baseline], [line for line in found.lines if line.difference is not None]
