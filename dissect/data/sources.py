@@ -109,6 +109,11 @@ def fetch(name: str, data_dir: str | Path | None = None, progress: bool = True) 
     return folder
 
 
+def find(name: str, data_dir: str | Path | None = None, progress: bool = True) -> Layout:
+    """Return the files of a data set, looked for and downloaded as `load` does."""
+    return _locate(name, data_dir, download=True, progress=progress)
+
+
 def available(data_dir: str | Path | None = None) -> list[Row]:
     """List the data sets known by name, then the other folders found that hold one."""
     rows = [Row(DEMO, DEMO_TEXT, "generated", 2_000, None)]
