@@ -51,6 +51,7 @@ SOURCE = Source(
         ),
     ),
     base="https://ossci-datasets.s3.amazonaws.com",
+    mirrors=("https://storage.googleapis.com/cvdf-datasets",),
 )
 
 #: `Mnist.sha256` of the published 60,000 and 10,000 digits.

@@ -188,7 +188,11 @@ def _locate(name: str, data_dir: str | Path | None, download: bool, progress: bo
     target = cache_dir() / name
     if not source.files:
         wanted = "/".join(filter(None, (str(roots[0] / name), source.folder)))
-        raise DissectError(f"data set {name} is not in {looked}; place its files ({EXPECTED}) by hand in {wanted}")
+        how = f" ({source.manual})" if source.manual else ""
+        raise DissectError(
+            f"data set {name} is not in {looked} and cannot be downloaded{how}; place its files ({EXPECTED}) by hand "
+            f"in {wanted}"
+        )
     if not download:
         names = " and ".join(remote.name for remote in source.files)
         raise DissectError(
