@@ -131,7 +131,7 @@ def _from(url: str, remote: RemoteFile, target: Path, bar: _Bar | None) -> None:
                 known_hash=remote.sha256 if len(remote.sha256) == 64 else None,
                 fname=remote.name,
                 path=incoming,
-                downloader=_Resuming(part, bar),
+                downloader=_Resuming(part, bar),  # pyright: ignore[reportArgumentType]
             )
             found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
             if not found.startswith(remote.sha256):  # only the beginning of some hashes is known

@@ -31,7 +31,7 @@ def stats(dataset: Dataset) -> dict[str, int | float]:
         "max_length": int(train.lengths.max()),
         "share_with_repeats": _with_repeats(train, dataset.items),
         "unseen_targets": int((counts[test.targets] == 0).sum()),
-        "repeated_examples": int(np.isin(_fingerprints(test), _fingerprints(expand(train, dataset.last_only))).sum()),
+        "repeated_examples": int(np.isin(fingerprints(test), fingerprints(expand(train, dataset.last_only))).sum()),
         "most_popular_share": float(counts.max() / max(len(train.clicks), 1)),
     }
 
@@ -44,7 +44,7 @@ def _with_repeats(sessions: Sessions, items: int) -> float:
     return len(np.unique(repeated)) / len(sessions)
 
 
-def _fingerprints(examples: Examples) -> np.ndarray:
+def fingerprints(examples: Examples) -> np.ndarray:
     """64 bits for the clicks of each prefix and its target, equal where these are equal.
 
     A sum of mixed ids times powers of an odd number, modulo 2^64: every window's sum is the
