@@ -282,12 +282,13 @@ def data_list(data_dir: Path | None) -> None:
 @data.command("stats")
 @click.argument("name")
 @click.option("--data-dir", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Draw NAME_stats.svg and .png there.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON on one line.")
-def data_stats(name: str, data_dir: Path | None, as_json: bool) -> None:
-    """Print what a data set holds."""
+def data_stats(name: str, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
+    """Print what a data set holds: the paper's Table 1, repeats, popularity, what test shares with training."""
     from dissect.experiment.show import show_stats
 
-    show_stats(name, data_dir, as_json)
+    show_stats(name, data_dir, as_json, out)
 
 
 @data.command("convert")

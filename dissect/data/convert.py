@@ -14,7 +14,7 @@ import numpy as np
 from dissect.data.inter import click_lines, example_lines
 from dissect.data.layouts import EXPECTED, ITEMS, TEXT_TIMES, Times, read_timed, recognise
 from dissect.data.parquet import write_parquet
-from dissect.data.sessions import Dataset, Examples, Sessions, expand
+from dissect.data.sessions import Dataset, Examples, Sessions, expand, whole_sessions
 from dissect.data.sources import GENERATED, find, load
 from dissect.data.timed import written_times
 from dissect.errors import DissectError
@@ -28,24 +28,6 @@ FORMATS = {
     "inter-sequence": "the same names: RecBole's rows of examples, items from 1; no session of one click",
     "parquet": "train.parquet, test.parquet: rows of clicks, items from 1",
 }
-
-
-def whole_sessions(examples: Examples) -> Sessions | None:
-    """Return the sessions of which `examples` are all proper prefixes, longest first.
-
-    Clicks outside every example are sessions of one click. None where the examples are others, such as the last
-    prefixes alone.
-    """
-    if not len(examples):
-        return None
-    inside = np.zeros(len(examples.clicks) + 1, dtype=np.int64)
-    np.add.at(inside, examples.start + 1, 1)
-    np.add.at(inside, examples.end + 1, -1)
-    begins = np.cumsum(inside)[:-1] <= 0
-    sessions = Sessions(examples.clicks, np.append(np.flatnonzero(begins), len(begins)))
-    again = expand(sessions)
-    same = np.array_equal(again.start, examples.start) and np.array_equal(again.end, examples.end)
-    return sessions if same else None
 
 
 def convert(source: str, to: str, out: Path | str, data_dir: Path | str | None = None) -> list[str]:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from dissect.batch import Batch
-from dissect.data import Dataset, Examples, Sessions, expand
-from dissect.data.summary import fingerprints
+from dissect.data import Dataset, Examples, expand
+from dissect.data.summary import fingerprints, heads, session_fingerprints
 from dissect.errors import DissectError
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import Splits, make_splits
@@ -68,21 +68,9 @@ def checks(data: Dataset, splits: Splits, spec: Spec) -> list[Check]:
     return found if spec.counts else [*found, graph_apart(splits, spec.batch_size)]
 
 
-def _whole(sessions: Sessions) -> np.ndarray:
-    """A fingerprint of each session of two clicks or more."""
-    return fingerprints(expand(sessions, last_only=True))
-
-
-def _heads(examples: Examples) -> Examples:
-    """The longest example of each session."""
-    order = np.lexsort((-examples.end, examples.session))
-    first = order[np.flatnonzero(np.diff(examples.session[order], prepend=-1))]
-    return Examples(examples.clicks, examples.start[first], examples.end[first], examples.session[first])
-
-
 def test_apart(data: Dataset) -> Check:
     """No test session is one of training's; equal ones are counted."""
-    test, train = fingerprints(_heads(data.test)), _whole(data.train)
+    test, train = fingerprints(heads(data.test)), session_fingerprints(data.train)
     equal = int(np.isin(test, train).sum())
     counts = {"test_sessions": len(test), "test_sessions_equal_to_training": equal}
     if np.may_share_memory(data.train.clicks, data.test.clicks):  # exact for two flat runs of one array
@@ -99,8 +87,8 @@ def validation_by_session(data: Dataset, splits: Splits) -> Check:
     """Validation holds whole sessions, and none that is trained on."""
     if splits.valid_examples is None:
         return Check("validation", True, "no validation part")
-    train, valid = _whole(splits.train_sessions), fingerprints(_heads(splits.valid_examples))
-    values, there = np.unique(_whole(data.train), return_counts=True)
+    train, valid = session_fingerprints(splits.train_sessions), fingerprints(heads(splits.valid_examples))
+    values, there = np.unique(session_fingerprints(data.train), return_counts=True)
     used = np.concatenate([train, valid])
     place = np.minimum(np.searchsorted(values, used), len(values) - 1)
     known = values[place] == used
@@ -135,14 +123,14 @@ def prefixes_after_split(splits: Splits, last_only: bool = False) -> Check:
 
 def _within(examples: Examples) -> bool:
     """Whether the examples of each session begin where it begins and end before the next one."""
-    heads = _heads(examples)
-    place = np.searchsorted(heads.session, examples.session)
-    return bool((examples.start == heads.start[place]).all() and (heads.end[:-1] < heads.start[1:]).all())
+    longest = heads(examples)
+    place = np.searchsorted(longest.session, examples.session)
+    return bool((examples.start == longest.start[place]).all() and (longest.end[:-1] < longest.start[1:]).all())
 
 
 def duplicates(data: Dataset, splits: Splits) -> Check:
     """Count sessions that training shows again, and test examples that training shows too."""
-    train = _whole(splits.train_sessions)
+    train = session_fingerprints(splits.train_sessions)
     again = len(train) - len(np.unique(train))
     both = int(np.isin(fingerprints(splits.test_examples), fingerprints(splits.train_examples)).sum())
     text = (

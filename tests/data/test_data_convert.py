@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dissect.data import Examples, Sessions, expand, load
-from dissect.data.convert import FORMATS, convert, whole_sessions
+from dissect.data.convert import FORMATS, convert
 from dissect.data.layouts import read_timed, recognise
+from dissect.data.sessions import whole_sessions
 from dissect.errors import DissectError
 
 DATA = Path(os.environ.get("DISSECT_DATA") or "missing")
