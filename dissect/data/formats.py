@@ -20,12 +20,15 @@ from dissect.errors import DissectError
 
 LARGEST_ID = 2**31 - 2  # one below the largest int32, so that "largest + 1 items" fits as well
 
+IDS_PER_BYTE = 20  # more than this in a pickle, which writes an id in two bytes, is made to fill the memory
+
 
 class _PlainData:
     """Lists, tuples and numbers are built; whatever would import or call something is refused."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise _Refused(f"it asks for {module}.{name}; only lists, tuples and integers are read")
+        wanted = ascii(f"{module[:40]}.{name[:40]}")[1:-1]
+        raise _Refused(f"it asks for {wanted}; only lists, tuples and integers are read")
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise _Refused("it refers to objects outside the file; only lists, tuples and integers are read")
@@ -37,6 +40,12 @@ class _Unpickler(_PlainData, pickle.Unpickler):
 
 class _CarefulUnpickler(_PlainData, pickle._Unpickler):
     """Python's own, four times slower. Its memo is a dict, so no index takes more memory than another."""
+
+    def _bytes(self) -> NoReturn:
+        raise _Refused("it holds bytes; only lists, tuples and integers are read")
+
+    # A bytearray is made as long as the file says before a byte of it is read.
+    dispatch: dict[int, Any] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _bytes}
 
 
 class _Refused(pickle.UnpicklingError):
@@ -117,6 +126,10 @@ def _rows(path: Path, rows: Any, what: str) -> list[Sequence[int]]:
     for number, row in enumerate(rows):
         if not isinstance(row, list | tuple) or not row:
             raise DissectError(f"{path}: {what} number {number} should be a list of ids, is {_kind(row)}")
+    # A list that is referred to again and again takes two bytes each time, and as much memory as it has ids.
+    total, size = sum(map(len, rows)), path.stat().st_size
+    if total > IDS_PER_BYTE * size + 1000:
+        raise DissectError(f"{path}: refused, it claims {total:,} ids in {size:,} bytes")
     return list(rows)
 
 

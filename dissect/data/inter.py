@@ -74,7 +74,7 @@ def _names(path: Path, head: bytes) -> list[str]:
     names = [name for name, _, _ in fields]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise DissectError(f"{path}, line 1: two columns are called {twice!a}")
+        raise DissectError(f"{path}, line 1: two columns are called {twice[:40]!a}")
     return names
 
 

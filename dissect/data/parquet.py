@@ -1,8 +1,11 @@
-"""Parquet files with a row for each click: a session (or user), an item and, where known, a time."""
+"""Parquet files with a row for each click: a session (or user), an item and, where known, a time.
+
+Read with pyarrow: it answers a damaged file with an exception. polars 2.1 asks for exabytes of memory for some, and
+the process is then gone (`tests/fuzz_readers.py` found such a file).
+"""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -30,68 +33,61 @@ def read_parquet(path: Path) -> Timed:
         If the file is missing, empty or no Parquet file, a column is missing or of another type, a value is missing,
         an id is out of range, or the time goes backwards within a session.
     """
-    frame = _frame(path, read_bytes(path))
-    session, item = (needed(path, frame.columns, wanted, "") for wanted in (SESSION_NAMES, ITEM_NAMES))
-    time = column(frame.columns, TIME_NAMES)
-    for name in filter(None, (session, item, time)):
-        if frame[name].null_count():
-            row = int(frame[name].is_null().arg_max() or 0) + 1
-            raise DissectError(f"{path}, row {row}: column {name} has no value")
-    items = frame[item].to_numpy()
+    content = read_bytes(path)
+    try:
+        keys, items, times = _columns(path, content)
+    except DissectError:
+        raise
+    except Exception as error:  # a damaged file may raise nearly anything, MemoryError included
+        what = "damaged" if content.startswith(b"PAR1") else "not a Parquet file"
+        reason = ascii(" ".join(str(error).split())[:100])[1:-1] or type(error).__name__
+        raise DissectError(f"{path}: {what} ({len(content)} bytes: {reason})") from None
     wrong = (items < 0) | (items > LARGEST_ID)
     if wrong.any():
         row = int(wrong.argmax())
         raise DissectError(f"{path}, row {row + 1}: the item id {items[row]} is outside 0 to {LARGEST_ID}")
-    times = None if time is None else _seconds(path, frame[time])
-    keys = frame[session].rank("dense").to_numpy()
+    if times is not None and not np.isfinite(times).all():
+        raise DissectError(f"{path}, row {int((~np.isfinite(times)).argmax()) + 1}: the time is not a finite number")
     return by_session(path, keys, items.astype(np.int64), times, lambda row: f", row {row + 1}")
 
 
-def _frame(path: Path, content: bytes) -> Any:
-    """The columns in use as a data frame, their types checked before anything is read into memory."""
-    import polars as pl
+def _columns(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Session keys, items and times; types and the number of rows are checked before anything is unpacked."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    try:
-        schema = pl.read_parquet_schema(io.BytesIO(content))
-        wanted = [
-            needed(path, list(schema), SESSION_NAMES, ""),
-            needed(path, list(schema), ITEM_NAMES, ""),
-            *filter(None, [column(list(schema), TIME_NAMES)]),
-        ]
-        for name in wanted:
-            kind = schema[name]
-            if not (kind.is_integer() or (name in SESSION_NAMES and kind == pl.String)) and name not in TIME_NAMES:
-                raise DissectError(f"{path}: column {name} holds {_shown(kind)}, not whole numbers")
-            if name in TIME_NAMES and not (kind.is_integer() or kind.is_float() or kind == pl.Datetime):
-                raise DissectError(f"{path}: column {name} holds {_shown(kind)}, not times")
-        rows = pl.scan_parquet(io.BytesIO(content)).select(pl.len()).collect().item()
-        if rows > ROWS_AT_LEAST + ROWS_PER_BYTE * len(content):
-            raise DissectError(f"{path}: refused, it claims {rows:,} rows in {len(content):,} bytes")
-        if not rows:
-            raise DissectError(f"{path}: there are no rows in it")
-        return pl.read_parquet(io.BytesIO(content), columns=wanted)
-    except DissectError:
-        raise
-    # A damaged file may raise nearly anything; polars' panics are no Exceptions.
-    except (Exception, pl.exceptions.PanicException) as error:
-        what = "damaged" if content.startswith(b"PAR1") else "not a Parquet file"
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise DissectError(f"{path}: {what} ({len(content)} bytes: {reason})") from None
-
-
-def _shown(kind: Any) -> str:
-    return " ".join(str(kind).split())[:60]
-
-
-def _seconds(path: Path, times: Any) -> np.ndarray:
-    import polars as pl
-
-    if times.dtype == pl.Datetime:
-        return times.dt.timestamp("us").to_numpy().astype(np.float64) / 1e6
-    found = times.cast(pl.Float64).to_numpy()
-    if not np.isfinite(found).all():
-        raise DissectError(f"{path}, row {int((~np.isfinite(found)).argmax()) + 1}: the time is not a finite number")
-    return found
+    file = pq.ParquetFile(pa.BufferReader(content))
+    schema, rows = file.schema_arrow, file.metadata.num_rows
+    session, item = (needed(path, schema.names, wanted, "") for wanted in (SESSION_NAMES, ITEM_NAMES))
+    time = column(schema.names, TIME_NAMES)
+    kinds: Any = pa.types
+    texts = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
+    numbers = (kinds.is_integer, kinds.is_floating, kinds.is_timestamp)
+    for name, allowed, what in (
+        (session, (kinds.is_integer, *texts), "whole numbers"),
+        (item, (kinds.is_integer,), "whole numbers"),
+        (time, numbers, "times"),
+    ):
+        if name is not None and not any(is_kind(schema.field(name).type) for is_kind in allowed):
+            shown = ascii(" ".join(str(schema.field(name).type).split())[:40])[1:-1]
+            raise DissectError(f"{path}: column {name} holds {shown}, not {what}")
+    if rows > ROWS_AT_LEAST + ROWS_PER_BYTE * len(content):
+        raise DissectError(f"{path}: refused, it claims {rows:,} rows in {len(content):,} bytes")
+    if not rows:
+        raise DissectError(f"{path}: there are no rows in it")
+    wanted = [name for name in (session, item, time) if name is not None]
+    table = file.read(columns=wanted, use_threads=False)
+    for name in wanted:
+        if table[name].null_count:
+            row = int(table[name].is_null().to_numpy().argmax()) + 1
+            raise DissectError(f"{path}, row {row}: column {name} has no value")
+    keys, items = (table[name].to_numpy() for name in (session, item))
+    if time is None:
+        return keys, items, None
+    stamps = table[time]
+    if kinds.is_timestamp(stamps.type):
+        return keys, items, stamps.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 1e6
+    return keys, items, stamps.to_numpy().astype(np.float64)
 
 
 def write_parquet(path: Path, sessions: Sessions, times: np.ndarray | None, first: int) -> None:
@@ -106,7 +102,8 @@ def write_parquet(path: Path, sessions: Sessions, times: np.ndarray | None, firs
     first : int
         Number of the first session.
     """
-    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     columns = {
         "session_id": np.repeat(np.arange(first, first + len(sessions)), sessions.lengths),
@@ -115,4 +112,4 @@ def write_parquet(path: Path, sessions: Sessions, times: np.ndarray | None, firs
     if times is not None:
         whole = (times == np.floor(times)).all() and (np.abs(times) < 2**53).all()
         columns["timestamp"] = times.astype(np.int64) if whole else times
-    pl.DataFrame(columns).write_parquet(path)
+    pq.write_table(pa.table(columns), path, compression="zstd")

@@ -46,7 +46,7 @@ def needed(path: Path, names: Sequence[str], wanted: Sequence[str], line: str) -
     """As `column`; a column that is missing is a `DissectError` that lists those there are."""
     found = column(names, wanted)
     if found is None:
-        there = ", ".join(ascii(name)[1:-1] for name in list(names)[:10])
+        there = ", ".join(ascii(name[:40])[1:-1] for name in list(names)[:10])
         raise DissectError(f"{path}{line}: no column {' or '.join(wanted[:3])}; there are {there}")
     return found
 
