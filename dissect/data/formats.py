@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class _CarefulUnpickler(_PlainData, pickle._Unpickler):
         raise _Refused("it holds bytes; only lists, tuples and integers are read")
 
     # A bytearray is made as long as the file says before a byte of it is read.
-    dispatch: dict[int, Any] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _bytes}
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _bytes}
 
 
 class _Refused(pickle.UnpicklingError):
