@@ -41,7 +41,7 @@ THIRD_PARTY = {
     "mixer": {"torch"},
     "dissect.batch": {"torch"},
     "dissect.sparsity": {"torch"},
-    "dissect.data": {"numpy", "pooch", "pyarrow", "rich"},
+    "dissect.data": {"numpy", "pooch", "pyarrow", "requests", "rich"},
     "dissect.report": {"numpy", "matplotlib", "rich", "scipy", "tomli"},
     "dissect.cli": {"click"},
 }
