@@ -282,12 +282,29 @@ def data_list(data_dir: Path | None) -> None:
 @data.command("stats")
 @click.argument("name")
 @click.option("--data-dir", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Draw NAME_stats.svg and .png there.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON on one line.")
-def data_stats(name: str, data_dir: Path | None, as_json: bool) -> None:
-    """Print what a data set holds."""
+def data_stats(name: str, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
+    """Print what a data set holds: the paper's Table 1, repeats, popularity, what test shares with training."""
     from dissect.experiment.show import show_stats
 
-    show_stats(name, data_dir, as_json)
+    show_stats(name, data_dir, as_json, out)
+
+
+@data.command("convert")
+@click.argument("source")
+@click.option("--to", required=True, help="text, srgnn, inter, inter-sequence or parquet.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new or empty folder.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie (else DISSECT_DATA, cache).")
+def data_convert(source: str, to: str, out: Path, data_dir: Path | None) -> None:
+    """Write SOURCE, the name or the folder of a data set, in another format.
+
+    What a format cannot hold (SR-GNN's pickles: times) is left out, and said.
+    """
+    from dissect.data.convert import convert
+
+    for line in convert(source, to, out, data_dir):
+        click.echo(line)
 
 
 @data.command("fetch")

@@ -127,6 +127,19 @@ def test_a_bare_group_prints_its_help(run, arguments: list[str], command: str) -
     assert any(line.split()[:1] == [command] for line in done.out.splitlines())
 
 
+def test_data_commands_convert_and_describe(run, toy_data: Path, tmp_path: Path) -> None:
+    done = run("data", "convert", "toy", "--to", "srgnn", "--out", tmp_path / "o", "--data-dir", toy_data)
+    assert done.status == 0
+    assert "300 training and 60 test sessions of toy (30 items, without times) as srgnn" in done.out
+    done = run("data", "stats", "o", "--data-dir", tmp_path, "--out", tmp_path / "f")
+    assert done.out.startswith("as in the paper's Table 1")
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["o_stats.png", "o_stats.svg"]
+    assert json.loads(run("data", "stats", "o", "--data-dir", tmp_path, "--json").out)["sessions"] == 300
+    done = run("data", "fetch", "retailrocket")
+    assert done.status == 2
+    assert "log in at https://www.kaggle.com" in done.line
+
+
 class _Malicious:
     def __reduce__(self) -> Any:
         return os.system, ("touch OWNED",)

@@ -41,7 +41,7 @@ THIRD_PARTY = {
     "mixer": {"torch"},
     "dissect.batch": {"torch"},
     "dissect.sparsity": {"torch"},
-    "dissect.data": {"numpy", "polars", "pooch", "rich"},
+    "dissect.data": {"numpy", "polars", "pooch", "pyarrow", "requests", "rich"},
     "dissect.report": {"numpy", "matplotlib", "rich", "scipy", "tomli"},
     "dissect.cli": {"click"},
 }
@@ -111,7 +111,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom dissect.cli import main\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'rich', 'pooch', 'optuna'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'rich', 'pooch', 'pyarrow', 'optuna'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 _GCE = "https://raw.githubusercontent.com/CCIIPLab/GCE-GNN/212575302e42d64b8cf0b9ffe1b71b0db398d5be/datasets"
 
+#: The same repository at the same commit, served by jsDelivr.
+_GCE_MIRROR = "https://cdn.jsdelivr.net/gh/CCIIPLab/GCE-GNN@212575302e42d64b8cf0b9ffe1b71b0db398d5be/datasets"
+
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -35,6 +38,10 @@ class Source:
         Folder inside the data set's own in which the files lie, if not that one itself.
     items, sessions : int or None
         Number of items and of sessions in its training part, where published.
+    mirrors : tuple of str
+        Other base addresses, tried in turn where the first fails.
+    manual : str
+        How the files are to be had where none can be downloaded.
     """
 
     name: str
@@ -44,6 +51,8 @@ class Source:
     folder: str = ""
     items: int | None = None
     sessions: int | None = None
+    mirrors: tuple[str, ...] = (_GCE_MIRROR,)
+    manual: str = ""
 
 
 def _gce(folder: str, train: str, test: str) -> tuple[RemoteFile, ...]:
@@ -76,15 +85,40 @@ SOURCES: dict[str, Source] = {
             "Nowplaying, GCE-GNN's preparation",
             _gce("Nowplaying", "963019b0853b4927", "2c51533a05683877"),
         ),
-        Source("yoochoose1_64", "Yoochoose 1/64, text", items=17_189, sessions=109_388),
-        Source("gowalla-tail", "the last fifth of Gowalla's sessions, text", items=29_510, sessions=45_994),
-        Source("lessr-sample", "LESSR's processed sample, text", items=3_429, sessions=9_381),
+        Source(
+            "yoochoose1_64",
+            "Yoochoose 1/64, text",
+            items=17_189,
+            sessions=109_388,
+            manual="to be prepared from https://s3-eu-west-1.amazonaws.com/yc-rdata/yoochoose-data.7z",
+        ),
+        Source(
+            "gowalla-tail",
+            "the last fifth of Gowalla's sessions, text",
+            items=29_510,
+            sessions=45_994,
+            manual="to be prepared from https://snap.stanford.edu/data/loc-gowalla_totalCheckins.txt.gz",
+        ),
+        Source(
+            "lessr-sample",
+            "LESSR's processed sample, text",
+            items=3_429,
+            sessions=9_381,
+            manual="the sample in the repository github.com/twchen/lessr",
+        ),
         Source(
             "diginetica-sample",
             "a sample of Diginetica, SR-GNN's preparation",
             folder="golden",
             items=309,
             sessions=469,
+            manual="the sample in the repository github.com/CRIPAC-DIG/SR-GNN, prepared by its own script",
+        ),
+        Source(
+            "retailrocket",
+            "RetailRocket: needs a login at Kaggle",
+            manual="log in at https://www.kaggle.com/datasets/retailrocket/ecommerce-dataset, download events.csv "
+            "and prepare it",
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""Readers of the file formats in use: SR-GNN's pickles and text with one session a line.
+"""Readers of SR-GNN's pickles and of text with one session a line; `inter` and `parquet` read the other formats.
 
 Ids come back as they stand in the file (pickles count from 1, text from 0); the caller subtracts.
 """
@@ -9,9 +9,9 @@ import io
 import pickle
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -20,12 +20,15 @@ from dissect.errors import DissectError
 
 LARGEST_ID = 2**31 - 2  # one below the largest int32, so that "largest + 1 items" fits as well
 
+IDS_PER_BYTE = 20  # more than this in a pickle, which writes an id in two bytes, is made to fill the memory
+
 
 class _PlainData:
     """Lists, tuples and numbers are built; whatever would import or call something is refused."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise _Refused(f"it asks for {module}.{name}; only lists, tuples and integers are read")
+        wanted = ascii(f"{module[:40]}.{name[:40]}")[1:-1]
+        raise _Refused(f"it asks for {wanted}; only lists, tuples and integers are read")
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise _Refused("it refers to objects outside the file; only lists, tuples and integers are read")
@@ -37,6 +40,12 @@ class _Unpickler(_PlainData, pickle.Unpickler):
 
 class _CarefulUnpickler(_PlainData, pickle._Unpickler):
     """Python's own, four times slower. Its memo is a dict, so no index takes more memory than another."""
+
+    def _bytes(self) -> NoReturn:
+        raise _Refused("it holds bytes; only lists, tuples and integers are read")
+
+    # A bytearray is made as long as the file says before a byte of it is read.
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _bytes}
 
 
 class _Refused(pickle.UnpicklingError):
@@ -52,6 +61,11 @@ def read_bytes(path: Path) -> bytes:
     if not content.strip():
         raise DissectError(f"{path}: the file is empty")
     return content
+
+
+def read_text(path: Path) -> bytes:
+    """Return a text file's content without a byte order mark and the last line's end; lines end in a bare newline."""
+    return read_bytes(path).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").removesuffix(b"\n")
 
 
 def is_pickle(path: Path) -> bool:
@@ -112,6 +126,10 @@ def _rows(path: Path, rows: Any, what: str) -> list[Sequence[int]]:
     for number, row in enumerate(rows):
         if not isinstance(row, list | tuple) or not row:
             raise DissectError(f"{path}: {what} number {number} should be a list of ids, is {_kind(row)}")
+    # A list that is referred to again and again takes two bytes each time, and as much memory as it has ids.
+    total, size = sum(map(len, rows)), path.stat().st_size
+    if total > IDS_PER_BYTE * size + 1000:
+        raise DissectError(f"{path}: refused, it claims {total:,} ids in {size:,} bytes")
     return list(rows)
 
 
@@ -122,8 +140,7 @@ def _kind(value: Any) -> str:
 
 def _flatten(path: Path, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Flat ids and offsets of rows of ids."""
-    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
+    offsets = offsets_of(rows)
     kinds = set(map(type, chain.from_iterable(rows)))
     return _integers(path, chain.from_iterable(rows), kinds, int(offsets[-1])), offsets
 
@@ -161,11 +178,29 @@ def read_pickle_examples(path: Path) -> Examples:
         raise DissectError(f"{path}: {len(rows)} sequences need as many targets, found {found}")
     full = [[*row, target] for row, target in zip(rows, targets, strict=True)]
     _flatten(path, full)  # checks every id; only the heads' clicks are kept below
-    heads = [True, *(list(before) != row for before, row in zip(rows, full[1:], strict=False))]
-    clicks, offsets = _flatten(path, [row for row, head in zip(full, heads, strict=True) if head])
+    return rebuild(full, heads_of(full))
+
+
+def heads_of(full: Sequence[Sequence[Any]]) -> list[bool]:
+    """Which rows (a prefix and its target) begin a session, and do not continue that of the row before."""
+    return [True, *(before[:-1] != row for before, row in pairwise(full))]
+
+
+def rebuild(full: Sequence[Sequence[int]], heads: Sequence[bool]) -> Examples:
+    """Examples of rows that each hold a prefix and its target; the sessions are the rows marked in `heads`."""
+    kept = [row for row, head in zip(full, heads, strict=True) if head]
+    offsets = offsets_of(kept)
     session = np.cumsum(heads) - 1
     start = offsets[session]
-    return Examples(clicks, start, start + np.fromiter(map(len, rows), np.int64, len(rows)), session)
+    clicks = np.fromiter(chain.from_iterable(kept), np.int32, int(offsets[-1]))
+    return Examples(clicks, start, start + np.fromiter(map(len, full), np.int64, len(full)) - 1, session)
+
+
+def offsets_of(rows: Sequence[Sequence[Any]]) -> np.ndarray:
+    """Where each row starts in the flat array of all, with the total at the end."""
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
+    return offsets
 
 
 _SPLIT = re.compile(rb"[ \t]*,[ \t]*|[ \t]+")
@@ -184,13 +219,12 @@ def read_text_sessions(path: Path) -> Sessions:
         If the file is missing or empty, or a line is blank, has an empty or non-numeric field or a
         negative id; the message names the file, the line and the cause.
     """
-    text = read_bytes(path).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").removesuffix(b"\n")
+    text = read_text(path)
     # A clean file is read in bulk; the slow search for the faulty line is for files that are not.
     if text.translate(None, b"0123456789, \t\n") or _GAP.search(text):
         _locate(path, text)
     lines = [line.split() for line in text.translate(_TO_SPACES).split(b"\n")]
-    offsets = np.zeros(len(lines) + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(map(len, lines), np.int64, len(lines)), out=offsets[1:])
+    offsets = offsets_of(lines)
     try:
         ids = np.fromiter(map(int, chain.from_iterable(lines)), np.int64, int(offsets[-1]))
     except (OverflowError, ValueError):  # more digits than fit
@@ -206,13 +240,20 @@ def _locate(path: Path, text: bytes) -> NoReturn:
         if not line.strip():
             raise DissectError(f"{path}, line {number}: the line is blank")
         for field in _SPLIT.split(line.strip(b" \t")):
-            shown = ascii(field[:40].decode("utf-8", "replace"))
-            if not field:
-                raise DissectError(f"{path}, line {number}: a field is empty")
-            if re.fullmatch(rb"-[0-9]+", field):
-                raise DissectError(f"{path}, line {number}: the item id {shown} is negative")
-            if not re.fullmatch(rb"[0-9]+", field):
-                raise DissectError(f"{path}, line {number}: {shown} is not an item id (a whole number)")
-            if len(field.lstrip(b"0")) > 10 or int(field) > LARGEST_ID:
-                raise DissectError(f"{path}, line {number}: the item id {shown} is above {LARGEST_ID}")
+            if fault := id_fault(field):
+                raise DissectError(f"{path}, line {number}: {fault}")
     raise DissectError(f"{path}: not a text file with one session a line")
+
+
+def id_fault(field: bytes) -> str:
+    """What is wrong with a field that should be an item id; nothing if it is one."""
+    shown = ascii(field[:40].decode("utf-8", "replace"))
+    if not field:
+        return "a field is empty"
+    if re.fullmatch(rb"-[0-9]+", field):
+        return f"the item id {shown} is negative"
+    if not re.fullmatch(rb"[0-9]+", field):
+        return f"{shown} is not an item id (a whole number)"
+    if len(field.lstrip(b"0")) > 10 or int(field.lstrip(b"0") or b"0") > LARGEST_ID:
+        return f"the item id {shown} is above {LARGEST_ID}"
+    return ""

@@ -15,14 +15,27 @@ from dissect.data.formats import (
     read_pickle_sessions,
     read_text_sessions,
 )
+from dissect.data.inter import read_inter
+from dissect.data.parquet import read_parquet
 from dissect.data.sessions import Dataset, Examples, Sessions, expand, split_validation
+from dissect.data.timed import read_text_times
 from dissect.errors import DissectError
 
 # Names of the training and the test file, in the order they are looked for.
 PAIRS = (("all_train_seq.txt", "test.txt"), ("train.txt", "test.txt"))
 SINGLE = "sessions.txt"
 ITEMS = "num_items.txt"
-EXPECTED = "all_train_seq.txt + test.txt, or train.txt + test.txt, or sessions.txt"
+EXPECTED = (
+    "all_train_seq.txt + test.txt, or train.txt + test.txt, or sessions.txt, or NAME.train.inter + NAME.test.inter, "
+    "or NAME.inter, or train.parquet + test.parquet, or sessions.parquet"
+)
+#: Times of text sessions lie beside them: name of the sessions -> name of the times.
+TEXT_TIMES = {
+    "sessions.txt": "timestamps.txt",
+    "train.txt": "train_timestamps.txt",
+    "all_train_seq.txt": "train_timestamps.txt",
+    "test.txt": "test_timestamps.txt",
+}
 
 #: Without a declared number of items, ids may be this many times as many as those that occur.
 SPARSE_IDS = 1000
@@ -30,16 +43,20 @@ SPARSE_IDS = 1000
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of one data set: ``train``, ``test`` (None: the last fifth of train) and ``count``."""
+    """The files of one data set: ``train``, ``test`` (None: the last fifth of train) and ``count``.
+
+    ``valid`` is what RecBole calls so; its sessions follow those of ``train``.
+    """
 
     train: Path
     test: Path | None
     count: Path | None
+    valid: Path | None = None
 
     @property
     def files(self) -> list[Path]:
         """Every file whose content the data set depends on."""
-        return [path for path in (self.train, self.test, self.count) if path is not None]
+        return [path for path in (self.train, self.valid, self.test, self.count) if path is not None]
 
     def sha256(self) -> str:
         """SHA-256 over the names and contents of all files."""
@@ -59,39 +76,114 @@ def recognise(folder: Path) -> Layout | None:
             return Layout(folder / train, folder / test, count)
     if (folder / SINGLE).is_file():
         return Layout(folder / SINGLE, None, count)
+    for train in sorted(folder.glob("*.train.inter")):
+        test, valid = (train.with_name(train.name.replace(".train.", f".{part}.")) for part in ("test", "valid"))
+        if test.is_file():
+            return Layout(train, test, count, valid if valid.is_file() else None)
+    single = [path for path in folder.glob("*.inter") if path.suffixes[-2:-1] not in ([".test"], [".valid"])]
+    if len(single) == 1:
+        return Layout(single[0], None, count)
+    if (folder / "train.parquet").is_file() and (folder / "test.parquet").is_file():
+        return Layout(folder / "train.parquet", folder / "test.parquet", count)
+    if (folder / "sessions.parquet").is_file():
+        return Layout(folder / "sessions.parquet", None, count)
     return None
+
+
+#: Readers of files with rows, by the files' ending.
+TABLES = {".inter": read_inter, ".parquet": read_parquet}
+
+#: Seconds for each training click and for each test click.
+Times = tuple[np.ndarray, np.ndarray]
 
 
 def read(layout: Layout, name: str, sha256: str) -> Dataset:
     """Read a data set and turn its ids into internal ones, 0 to ``items - 1``.
 
     Pickles (SR-GNN's) count items from 1 to the largest id in training. Text counts from 0 to
-    ``num_items.txt``, or to the largest id where that file is missing.
+    ``num_items.txt``, or to the largest id where that file is missing; so do files with rows, which
+    count from 1 where no item is called 0.
 
     Raises
     ------
     DissectError
         If a file cannot be read, an id is out of range, or nothing is left to train or test on.
     """
-    pickled = is_pickle(layout.train)
-    if layout.test is not None and is_pickle(layout.test) != pickled:
-        kinds = ("a pickle", "text") if pickled else ("text", "a pickle")
-        raise DissectError(
-            f"{layout.test.parent}: {layout.train.name} is {kinds[0]} and {layout.test.name} is {kinds[1]};"
-            " both must be of one kind"
-        )
-    train, test, items = (_read_pickles if pickled else _read_text)(layout)
+    return read_timed(layout, name, sha256)[0]
+
+
+def read_timed(layout: Layout, name: str, sha256: str, text_times: bool = False) -> tuple[Dataset, Times | None]:
+    """As `read`, with the times of all clicks where the files have them; those of text only on demand."""
+    stamps = None
+    if layout.train.suffix in TABLES:
+        train, test, items, first, stamps = _read_tables(layout)
+    else:
+        pickled = is_pickle(layout.train)
+        if layout.test is not None and is_pickle(layout.test) != pickled:
+            kinds = ("a pickle", "text") if pickled else ("text", "a pickle")
+            raise DissectError(
+                f"{layout.test.parent}: {layout.train.name} is {kinds[0]} and {layout.test.name} is {kinds[1]};"
+                " both must be of one kind"
+            )
+        train, test, items = (_read_pickles if pickled else _read_text)(layout)
+        first = int(pickled)
+        if text_times and not pickled:
+            stamps = _text_times(layout)
     if not (train.lengths > 1).any() or not len(test):
         part = "training" if len(test) else "test"
         raise DissectError(f"{layout.train.parent}: no {part} session has two clicks or more")
-    return Dataset(name, train, test, items, int(pickled), sha256, str(layout.train.parent))
+    cut = len(train.clicks)
+    times = None if stamps is None else (stamps[:cut], stamps[cut:])
+    return Dataset(name, train, test, items, first, sha256, str(layout.train.parent)), times
+
+
+def _text_times(layout: Layout) -> np.ndarray | None:
+    """Times of text sessions, of training and test clicks one after the other; None where a file of them is missing."""
+    files = [path for path in (layout.train, layout.test) if path is not None]
+    beside = [path.with_name(TEXT_TIMES[path.name]) for path in files]
+    if not all(path.is_file() for path in beside):
+        return None
+    pairs = zip(beside, files, strict=True)
+    return np.concatenate([read_text_times(path, read_text_sessions(sessions)) for path, sessions in pairs])
+
+
+def _sessions_of(content: Sessions | Examples) -> Sessions:
+    """The sessions behind examples; sessions are returned as they are."""
+    if isinstance(content, Sessions):
+        return content
+    heads = np.flatnonzero(np.diff(content.session, prepend=-1))
+    return Sessions(content.clicks, np.append(content.start[heads], len(content.clicks)))
+
+
+def _read_tables(layout: Layout) -> tuple[Sessions, Examples, int, int, np.ndarray | None]:
+    """Training sessions, test examples, number of items, first id, and the times of all clicks in this order."""
+    read_file = TABLES[layout.train.suffix]
+    files = [path for path in (layout.train, layout.valid, layout.test) if path is not None]
+    parts = [read_file(path) for path in files]
+    first = int(min(int(part.content.clicks.min()) for part in parts) > 0)
+    items = _items(layout, [part.content.clicks - first for part in parts])
+    for path, part in zip(files, parts, strict=True):
+        _check(path, part.content.clicks, None, first, items)
+    stamps = [part.times for part in parts if part.times is not None]
+    times = np.concatenate(stamps) if len(stamps) == len(parts) else None
+    last = parts.pop().content if layout.test is not None else None
+    sessions = [_sessions_of(part.content) for part in parts]
+    lengths = np.concatenate([part.lengths for part in sessions])
+    clicks = np.concatenate([part.clicks for part in sessions]) - first
+    train = Sessions(clicks, np.append(0, np.cumsum(lengths)))
+    if last is None:
+        train, rest = split_validation(train)
+        test = expand(rest)
+    elif isinstance(last, Sessions):
+        test = expand(Sessions(last.clicks - first, last.offsets))
+    else:
+        test = Examples(last.clicks - first, last.start, last.end, last.session)
+    return train, test, items, first, times
 
 
 def _read_pickles(layout: Layout) -> tuple[Sessions, Examples, int]:
     if layout.train.name == "train.txt":  # SR-GNN's own train.txt holds prefixes, as test.txt does
-        rows = read_pickle_examples(layout.train)
-        heads = np.flatnonzero(np.diff(rows.session, prepend=-1))
-        train = Sessions(rows.clicks, np.append(rows.start[heads], len(rows.clicks)))
+        train = _sessions_of(read_pickle_examples(layout.train))
     else:
         train = read_pickle_sessions(layout.train)
     items = _count(layout.count) or int(train.clicks.max())
@@ -108,22 +200,29 @@ def _read_pickles(layout: Layout) -> tuple[Sessions, Examples, int]:
 def _read_text(layout: Layout) -> tuple[Sessions, Examples, int]:
     train = read_text_sessions(layout.train)
     test = None if layout.test is None else read_text_sessions(layout.test)
-    # Without a declared number every id seen counts, so that an unseen test item is a miss, not an error.
-    largest = max(int(part.clicks.max()) for part in (train, test) if part is not None)
-    items = _count(layout.count) or largest + 1
-    if layout.count is None:
-        distinct = len(np.unique(np.concatenate([part.clicks for part in (train, test) if part is not None])))
-        if items > SPARSE_IDS * distinct + 1000:  # a table with a row for each would not fit into memory
-            raise DissectError(
-                f"{layout.train}: the largest item id is {largest}, yet only {distinct} ids occur; number the items "
-                f"from 0, or write their number into {layout.train.parent / 'num_items.txt'}"
-            )
+    items = _items(layout, [part.clicks for part in (train, test) if part is not None])
     _check(layout.train, train.clicks, train.offsets, 0, items)
     if test is None or layout.test is None:
         train, test = split_validation(train)
     else:
         _check(layout.test, test.clicks, test.offsets, 0, items)
     return train, expand(test), items
+
+
+def _items(layout: Layout, parts: list[np.ndarray]) -> int:
+    """The declared number of items, or one more than the largest internal id of all parts."""
+    declared = _count(layout.count)
+    if declared is not None:
+        return declared
+    # Without a declared number every id seen counts, so that an unseen test item is a miss, not an error.
+    largest = max(int(part.max()) for part in parts)
+    distinct = len(np.unique(np.concatenate(parts)))
+    if largest + 1 > SPARSE_IDS * distinct + 1000:  # a table with a row for each would not fit into memory
+        raise DissectError(
+            f"{layout.train}: the largest item id is {largest}, yet only {distinct} ids occur; number the items "
+            f"from 0, or write their number into {layout.train.parent / ITEMS}"
+        )
+    return largest + 1
 
 
 def _count(path: Path | None) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ SOURCE = Source(
         ),
     ),
     base="https://ossci-datasets.s3.amazonaws.com",
+    mirrors=("https://storage.googleapis.com/cvdf-datasets",),
 )
 
 #: `Mnist.sha256` of the published 60,000 and 10,000 digits.
@@ -130,10 +132,18 @@ def locate(data_dir: str | Path | None = None, download: bool = True, progress: 
     return target
 
 
+#: Bytes of the largest of the four files, unpacked, and somewhat more.
+LARGEST = 64 << 20
+
+
 def _unzip(path: Path) -> bytes:
     packed = read_bytes(path)
     try:
-        return gzip.decompress(packed)
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+            content = file.read(LARGEST + 1)  # no more, however much a file of zeros would give
+        if len(content) > LARGEST:
+            raise DissectError(f"{path}: refused, {len(packed):,} bytes unpack to more than {LARGEST:,}")
+        return content
     except EOFError:
         raise DissectError(f"{path}: the file is truncated ({len(packed)} bytes)") from None
     except (gzip.BadGzipFile, zlib.error) as error:

@@ -183,6 +183,24 @@ def expand(sessions: Sessions, last_only: bool = False) -> Examples:
     return Examples(sessions.clicks, sessions.offsets[session], sessions.offsets[session + 1] - 1 - rank, session)
 
 
+def whole_sessions(examples: Examples) -> Sessions | None:
+    """Return the sessions of which `examples` are all proper prefixes, longest first.
+
+    Clicks outside every example are sessions of one click. None where the examples are others, such as the last
+    prefixes alone.
+    """
+    if not len(examples):
+        return None
+    inside = np.zeros(len(examples.clicks) + 1, dtype=np.int64)
+    np.add.at(inside, examples.start + 1, 1)
+    np.add.at(inside, examples.end + 1, -1)
+    begins = np.cumsum(inside)[:-1] <= 0
+    sessions = Sessions(examples.clicks, np.append(np.flatnonzero(begins), len(begins)))
+    again = expand(sessions)
+    same = np.array_equal(again.start, examples.start) and np.array_equal(again.end, examples.end)
+    return sessions if same else None
+
+
 def split_validation(sessions: Sessions, fraction: float = 0.2) -> tuple[Sessions, Sessions]:
     """Cut off the last ``fraction`` of the sessions, in their given (time) order, for validation.
 

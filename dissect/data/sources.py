@@ -109,6 +109,11 @@ def fetch(name: str, data_dir: str | Path | None = None, progress: bool = True) 
     return folder
 
 
+def find(name: str, data_dir: str | Path | None = None, progress: bool = True) -> Layout:
+    """Return the files of a data set, looked for and downloaded as `load` does."""
+    return _locate(name, data_dir, download=True, progress=progress)
+
+
 def available(data_dir: str | Path | None = None) -> list[Row]:
     """List the data sets known by name, then the other folders found that hold one."""
     rows = [Row(DEMO, DEMO_TEXT, "generated", 2_000, None)]
@@ -183,7 +188,11 @@ def _locate(name: str, data_dir: str | Path | None, download: bool, progress: bo
     target = cache_dir() / name
     if not source.files:
         wanted = "/".join(filter(None, (str(roots[0] / name), source.folder)))
-        raise DissectError(f"data set {name} is not in {looked}; place its files ({EXPECTED}) by hand in {wanted}")
+        how = f" ({source.manual})" if source.manual else ""
+        raise DissectError(
+            f"data set {name} is not in {looked} and cannot be downloaded{how}; place its files ({EXPECTED}) by hand "
+            f"in {wanted}"
+        )
     if not download:
         names = " and ".join(remote.name for remote in source.files)
         raise DissectError(

@@ -13,27 +13,126 @@ def stats(dataset: Dataset) -> dict[str, int | float]:
     Returns
     -------
     dict
-        ``sessions``, ``clicks`` and lengths are of the training part; shares lie between 0 and 1.
-        ``unseen_targets`` are test examples whose target training never shows, ``repeated_examples``
-        those whose prefix and target together stand in training too. Both are counted, none is dropped.
+        ``all_clicks``, ``all_prefixes``, ``items`` and ``average_length`` are those of the paper's Table 1, over
+        training and test: what it calls sessions are prefixes, and its average length is clicks over sessions.
+        ``sessions``, ``clicks``, lengths, repeats and popularity are of the training part; shares lie between 0 and 1.
+        ``repeat_rate`` is over the clicks that are not a session's first: the share on an item that the session has
+        shown. ``unseen_targets`` are test examples whose target training never shows, ``repeated_examples`` those
+        whose prefix and target together stand in training too, ``test_sessions_in_training`` those that training
+        shows click by click. All are counted, none is dropped.
     """
     train, test = dataset.train, dataset.test
     counts = np.bincount(train.clicks, minlength=dataset.items)
+    test_sessions = len(np.unique(test.session))
+    every = len(train.clicks) + len(test.clicks)
+    later = len(train.clicks) - len(train)
+    popular = popularity(dataset)
+    test_items = np.unique(test.clicks)
     return {
+        "all_clicks": every,
+        "all_prefixes": int((train.lengths - 1).sum()) + len(test),
+        "average_length": every / (len(train) + test_sessions),
         "sessions": len(train),
         "clicks": len(train.clicks),
         "items": dataset.items,
         "items_in_training": int((counts > 0).sum()),
         "train_prefixes": int((train.lengths - 1).sum()),
         "test_prefixes": len(test),
-        "test_sessions": len(np.unique(test.session)),
+        "test_sessions": test_sessions,
         "mean_length": float(train.lengths.mean()),
+        "median_length": float(np.median(train.lengths)),
         "max_length": int(train.lengths.max()),
         "share_with_repeats": _with_repeats(train, dataset.items),
-        "unseen_targets": int((counts[test.targets] == 0).sum()),
-        "repeated_examples": int(np.isin(_fingerprints(test), _fingerprints(expand(train, dataset.last_only))).sum()),
+        "share_distinct": 1 - _with_repeats(train, dataset.items),
+        "repeat_rate": _repeats(train, dataset.items) / max(later, 1),
+        "repeated_targets": int(_target_in_prefix(test).sum()),
         "most_popular_share": float(counts.max() / max(len(train.clicks), 1)),
+        "top_1_percent_share": share_of_top(popular, 0.01),
+        "top_10_percent_share": share_of_top(popular, 0.1),
+        "gini": gini(popular),
+        "test_items": len(test_items),
+        "test_items_unseen": int((counts[test_items] == 0).sum()),
+        "unseen_targets": int((counts[test.targets] == 0).sum()),
+        "repeated_examples": int(np.isin(fingerprints(test), fingerprints(expand(train, dataset.last_only))).sum()),
+        "test_sessions_in_training": sessions_in(test, train),
+        "repeated_sessions": _again(train),
     }
+
+
+def popularity(dataset: Dataset) -> np.ndarray:
+    """Clicks of each item in training, most popular first, int64, shape (items,)."""
+    return np.sort(np.bincount(dataset.train.clicks, minlength=dataset.items))[::-1]
+
+
+def share_of_top(popular: np.ndarray, share: float) -> float:
+    """Share of the clicks that fall on the given share of the items (at least one item), the most popular ones."""
+    return float(popular[: max(round(share * len(popular)), 1)].sum() / max(popular.sum(), 1))
+
+
+def gini(popular: np.ndarray) -> float:
+    """Gini coefficient of sorted counts: 0 where all items are as popular, near 1 where one has all clicks."""
+    ranks = np.arange(len(popular), 0, -1)
+    return float(2 * (ranks * popular).sum() / (len(popular) * popular.sum()) - (len(popular) + 1) / len(popular))
+
+
+def curves(dataset: Dataset) -> dict[str, list[float]]:
+    """What a figure of the data set draws.
+
+    Returns
+    -------
+    dict
+        ``train_lengths`` and ``test_lengths``: share of the sessions with 1, 2, ... clicks (in test with 2 or more).
+        ``items`` and ``clicks``: share of all clicks in training on that share of the items, the most popular first,
+        at up to 200 places.
+    """
+    popular = popularity(dataset)
+    running = np.append(0, np.cumsum(popular)) / max(popular.sum(), 1)
+    # Close together where the curve bends, and nowhere far apart.
+    spread = np.concatenate([np.geomspace(1, len(running), 100), np.linspace(1, len(running), 100)])
+    places = np.unique(spread.astype(int)) - 1
+    found: dict[str, list[float]] = {"items": (places / len(popular)).tolist(), "clicks": running[places].tolist()}
+    for part, lengths in (("train", dataset.train.lengths), ("test", heads(dataset.test).lengths + 1)):
+        found[f"{part}_lengths"] = (np.bincount(lengths)[1:] / len(lengths)).tolist()
+    return found
+
+
+def heads(examples: Examples) -> Examples:
+    """The longest example of each session, sessions in order of their numbers."""
+    order = np.lexsort((-examples.end, examples.session))
+    first = order[np.flatnonzero(np.diff(examples.session[order], prepend=-1))]
+    return Examples(examples.clicks, examples.start[first], examples.end[first], examples.session[first])
+
+
+def session_fingerprints(sessions: Sessions) -> np.ndarray:
+    """A fingerprint of the clicks of each session of two clicks or more."""
+    return fingerprints(expand(sessions, last_only=True))
+
+
+def sessions_in(test: Examples, train: Sessions) -> int:
+    """How many sessions behind the examples are, click by click, among the given ones."""
+    return int(np.isin(fingerprints(heads(test)), session_fingerprints(train)).sum())
+
+
+def _again(sessions: Sessions) -> int:
+    """How many sessions of two clicks or more repeat an earlier one."""
+    found = session_fingerprints(sessions)
+    return len(found) - len(np.unique(found))
+
+
+def _repeats(sessions: Sessions, items: int) -> int:
+    """Number of clicks on an item that the session has shown before."""
+    number = np.repeat(np.arange(len(sessions)), sessions.lengths)
+    return len(number) - len(np.unique(number * items + sessions.clicks))
+
+
+def _target_in_prefix(examples: Examples) -> np.ndarray:
+    """Whether each example's target stands in its prefix, bool, shape (E,)."""
+    # The last place before each click at which its session showed the same item; session starts cut it off.
+    order = np.lexsort((np.arange(len(examples.clicks)), examples.clicks))
+    same = examples.clicks[order][1:] == examples.clicks[order][:-1]
+    before = np.full(len(order), -1)
+    before[order[1:][same]] = order[:-1][same]
+    return before[examples.end] >= examples.start
 
 
 def _with_repeats(sessions: Sessions, items: int) -> float:
@@ -44,7 +143,7 @@ def _with_repeats(sessions: Sessions, items: int) -> float:
     return len(np.unique(repeated)) / len(sessions)
 
 
-def _fingerprints(examples: Examples) -> np.ndarray:
+def fingerprints(examples: Examples) -> np.ndarray:
     """64 bits for the clicks of each prefix and its target, equal where these are equal.
 
     A sum of mixed ids times powers of an odd number, modulo 2^64: every window's sum is the

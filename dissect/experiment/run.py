@@ -17,6 +17,7 @@ from dissect.experiment.checkpoint import Checkpoint
 from dissect.experiment.counted import count
 from dissect.experiment.held import Masks, deleted, digest, holding, read_masks, write_masks
 from dissect.experiment.instrument import check_parts, check_rows, instrument_of
+from dissect.experiment.leakage import guard
 from dissect.experiment.machine import deterministic, environment, pick_device
 from dissect.experiment.outcome import Outcome
 from dissect.experiment.record import RunFolder
@@ -124,6 +125,7 @@ class Run:
         done = self.world.gather(folder.result)[0]
         if done is not None:
             return done
+        checked = guard(self.data, spec, self.quiet)
         keep_large_allocations()
         if spec.deterministic:
             deterministic(self.device)
@@ -141,6 +143,7 @@ class Run:
             if folder.writes:
                 record.write_atomically(folder / record.SPEC, spec.to_json() + "\n")
         result = count(self) if spec.counts else self._learn(state, init)
+        result["checks"] = checked
         folder.write_json(record.RESULT, result)
         folder.close()
         return result

@@ -77,19 +77,73 @@ def show_data(data_dir: Path | None) -> None:
     _console().print(table)
 
 
-def show_stats(name: str, data_dir: Path | None, as_json: bool) -> None:
-    """Print what a data set holds."""
-    from dissect.data import load
-    from dissect.data.sources import stats
+#: What `dissect data stats` prints: a heading, then each number's name and its label.
+STATS = {
+    "as in the paper's Table 1 (training and test)": {
+        "all_clicks": "clicks",
+        "all_prefixes": "sessions, each prefix counted as one",
+        "items": "items",
+        "average_length": "average length",
+    },
+    "training": {
+        "sessions": "sessions",
+        "clicks": "clicks",
+        "train_prefixes": "prefixes",
+        "items_in_training": "items",
+        "mean_length": "mean length",
+        "median_length": "median length",
+        "max_length": "longest",
+        "repeated_sessions": "sessions that repeat an earlier one",
+    },
+    "repeats within a session": {
+        "share_distinct": "share of sessions whose items are all distinct",
+        "share_with_repeats": "share of sessions with a repeat",
+        "repeat_rate": "repeat rate: share of clicks after the first on an item seen before",
+        "repeated_targets": "test examples whose target stands in their prefix",
+    },
+    "popularity in training": {
+        "gini": "Gini coefficient",
+        "most_popular_share": "share of clicks on the most popular item",
+        "top_1_percent_share": "share of clicks on the top 1% of items",
+        "top_10_percent_share": "share of clicks on the top 10% of items",
+    },
+    "test, and what it shares with training": {
+        "test_sessions": "sessions",
+        "test_prefixes": "examples",
+        "repeated_examples": "examples that are training examples too",
+        "test_sessions_in_training": "sessions that are training sessions too",
+        "test_items": "items",
+        "test_items_unseen": "items that training never shows",
+        "unseen_targets": "examples with such a target (kept: each is a miss)",
+    },
+}
 
-    found = stats(load(name, data_dir=data_dir))
+
+def show_stats(name: str, data_dir: Path | None, as_json: bool, out: Path | None = None) -> None:
+    """Print what a data set holds; with `out` also draw it there."""
+    from dissect.data import load
+    from dissect.data.summary import curves, stats
+
+    dataset = load(name, data_dir=data_dir)
+    found = stats(dataset)
+    written = []
+    if out is not None:
+        from dissect.report.data_figure import write_stats_figure
+
+        written = write_stats_figure(name, found, curves(dataset), out)
     if as_json:
         print(json.dumps(found))
         return
-    width = max(map(len, found))
-    for key, value in found.items():
-        text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if isinstance(value, float) else value
-        print(f"{key.replace('_', ' '):{width}}  {text}")
+    width = max(len(label) for labels in STATS.values() for label in labels.values())
+    for heading, labels in STATS.items():
+        print(heading)
+        for key, label in labels.items():
+            value = found[key]
+            print(
+                f"  {label:{width}}  {value:>12,}" if isinstance(value, int) else f"  {label:{width}}  {value:>12,.4g}"
+            )
+    for path in written:
+        print(path)
 
 
 def show_plan(model: str, options: dict[str, Any]) -> None:

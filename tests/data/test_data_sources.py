@@ -166,6 +166,9 @@ def test_the_list_of_data_sets(root):
 def test_numbers_of_a_data_set_counted_by_hand(root):
     place_pickles(root / "a", test=([[1, 2], [1], [4], [3], [2]], [3, 2, 5, 4, 2]))
     assert stats(load("a", root)) == {
+        "all_clicks": 17,  # 8 + 9: as in the paper's Table 1, training and test
+        "all_prefixes": 9,
+        "average_length": 17 / 8,
         "sessions": 4,
         "clicks": 8,
         "items": 5,
@@ -174,11 +177,22 @@ def test_numbers_of_a_data_set_counted_by_hand(root):
         "test_prefixes": 5,
         "test_sessions": 4,
         "mean_length": 2.0,
+        "median_length": 2.0,
         "max_length": 3,
         "share_with_repeats": 0.25,
+        "share_distinct": 0.75,
+        "repeat_rate": 1 / 4,
+        "repeated_targets": 1,
         "unseen_targets": 0,
         "repeated_examples": 4,  # all but 4 -> 5
+        "test_sessions_in_training": 3,
+        "repeated_sessions": 0,
+        "test_items": 5,
+        "test_items_unseen": 0,
         "most_popular_share": 3 / 8,
+        "top_1_percent_share": 3 / 8,  # of five items, one
+        "top_10_percent_share": 3 / 8,
+        "gini": pytest.approx(0.25),  # counts 3, 2, 1, 1, 1
     }
 
 

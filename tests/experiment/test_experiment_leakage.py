@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dissect.batch import Batch
+from dissect.data import Dataset, Examples, Sessions, expand
+from dissect.errors import DissectError
+from dissect.experiment import leakage
+from dissect.experiment.leakage import checks, guard
+from dissect.experiment.main import start_run
+from dissect.experiment.spec import Spec
+from dissect.experiment.splits import make_splits
+
+SPEC = Spec.create("srgnn", dataset="toy", batch_size=8)
+CPU = torch.device("cpu")
+
+
+def sessions(*rows):
+    return Sessions(np.concatenate(rows), np.cumsum([0, *map(len, rows)]))
+
+
+def data(train=None, test=None, items=9):
+    rng = np.random.default_rng(0)
+    train = train or sessions(*(rng.integers(0, 8, 4) for _ in range(40)))
+    test = test or sessions(*(rng.integers(0, 8, 3) for _ in range(12)))
+    return Dataset("toy", train, expand(test), items, 0, "0", "generated")
+
+
+def found(data, splits=None, spec=SPEC):
+    return {check.name: check for check in checks(data, splits or make_splits(data, spec, CPU), spec)}
+
+
+def test_all_checks_hold_on_an_honest_split_with_counts_by_hand():
+    train = sessions([0, 1, 2], [0, 1, 2], [3], [0, 1], [4, 5], [6, 6], [0, 1])  # the last one validates
+    test = sessions([0, 1, 2], [7, 0], [3, 4])
+    got = found(data(train, test), spec=dataclasses.replace(SPEC, valid_fraction=0.15))
+    assert all(check.ok for check in got.values())
+    assert got["test"].counts == {"test_sessions": 3, "test_sessions_equal_to_training": 1}
+    assert got["validation"].counts == {"train_sessions": 5, "valid_sessions": 1}
+    assert got["prefixes"].counts == {"train_examples": 7}
+    # [0,1,2] is there twice; the test examples [0,1] -> 2 and [0] -> 1 are in training.
+    assert got["duplicates"].counts == {"repeated_train_sessions": 1, "test_examples_in_training": 2}
+    assert got["ids"].counts == {"items": 9, "items_in_test_alone": 1, "items_unused": 1}
+    assert got["graph"].counts["edges_across_sessions"] == 0
+    # Of 7 examples, the distinct consecutive pairs: 0-1 in both [0, 1]; the other prefixes have one click.
+    assert got["graph"].counts["edges"] == 2
+
+
+def test_test_sessions_inside_training_are_found():
+    honest = data()
+    test = Sessions(honest.test.clicks, np.append(np.unique(honest.test.start), len(honest.test.clicks)))
+    rows = [np.split(part.clicks, part.offsets[1:-1]) for part in (honest.train, test)]
+    leaked = sessions(*rows[0][:5], *rows[1], *rows[0][5:])
+    got = found(dataclasses.replace(honest, train=leaked))["test"]
+    assert not got.ok
+    assert "all 12 test sessions stand in training too" in got.text
+    # The same sessions in another order are what data may hold: counted.
+    got = found(dataclasses.replace(honest, train=sessions(*rows[0], *rows[1][::-1])))["test"]
+    assert got.ok
+    assert got.counts["test_sessions_equal_to_training"] == 12
+
+
+def test_test_examples_that_are_views_of_training_are_found():
+    honest = data()
+    assert not found(dataclasses.replace(honest, test=expand(honest.train.slice(3, 9))))["test"].ok
+    assert found(dataclasses.replace(honest, train=honest.train.slice(0, 30), test=expand(honest.train.slice(30, 40))))[
+        "test"
+    ].ok
+
+
+def test_a_split_of_prefixes_is_found():
+    whole = data()
+    examples = expand(whole.train)
+    splits = make_splits(whole, SPEC, CPU)
+    chosen = np.random.default_rng(1).permutation(len(examples))[:20]  # siblings stay in training
+    leaking = Examples(examples.clicks, examples.start[chosen], examples.end[chosen], examples.session[chosen])
+    got = found(whole, dataclasses.replace(splits, valid_examples=leaking, train_sessions=whole.train))["validation"]
+    assert not got.ok
+    assert "no whole sessions" in got.text
+
+
+def test_a_validation_session_that_is_trained_on_is_found():
+    whole = data()
+    splits = make_splits(whole, SPEC, CPU)
+    cut = dataclasses.replace(splits, train_sessions=whole.train, train_examples=expand(whole.train))
+    got = found(whole, cut)["validation"]
+    assert not got.ok
+    assert got.text == "8 validation sessions are in training too"
+
+
+@pytest.mark.parametrize("subset", [{"max_train": 7}, {"max_valid": 3}, {"protocol": "paper-code"}, {"refit": True}])
+def test_subsets_and_protocols_pass(subset):
+    spec = dataclasses.replace(SPEC, **subset)
+    assert all(check.ok for check in found(data(), spec=spec).values())
+
+
+def test_windows_across_sessions_are_found():
+    whole = data()
+    splits = make_splits(whole, SPEC, CPU)
+    train = splits.train_examples
+    across = Examples(train.clicks, train.start, np.minimum(train.end + 1, len(train.clicks) - 1), train.session)
+    assert not found(whole, dataclasses.replace(splits, train_examples=across))["prefixes"].ok
+    test = whole.test
+    across = Examples(test.clicks, test.start, np.minimum(test.end + 2, len(test.clicks) - 1), test.session)
+    got = found(whole, dataclasses.replace(splits, test_examples=across))["prefixes"]
+    assert not got.ok
+    assert "a test example reaches into another session" in got.text
+
+
+@pytest.mark.parametrize("wrong", [-1, 9])
+def test_ids_out_of_range_are_found(wrong):
+    whole = data(test=sessions([0, wrong, 1]))
+    got = leakage.ids_contiguous(whole)
+    assert not got.ok
+    assert "there are 9 items" in got.text
+
+
+@pytest.mark.parametrize("form", ["batch", "static_batch"])
+def test_an_edge_between_sessions_is_found(monkeypatch, form):
+    splits = make_splits(data(), SPEC, CPU)
+    plain = getattr(type(splits.train), form)
+
+    def joined(self, *arguments):
+        batch = plain(self, *arguments)
+        graph = batch.session_graph
+        target = graph.target.clone()
+        target[0] = graph.alias[-1]  # a node of the last session
+        # The batch is frozen; its cached graph is not.
+        batch.__dict__["session_graph"] = dataclasses.replace(graph, target=target)
+        return batch
+
+    monkeypatch.setattr(type(splits.train), form, joined)
+    got = found(data(), splits)["graph"]
+    assert not got.ok
+    assert got.counts["edges_across_sessions"] == 1
+
+
+def test_a_node_that_two_sessions_share_is_found(monkeypatch):
+    splits = make_splits(data(), SPEC, CPU)
+
+    def shared(self, index):
+        batch = Batch.from_lists([[1, 2], [2, 3]])
+        graph = batch.session_graph
+        batch.__dict__["session_graph"] = dataclasses.replace(graph, alias=torch.tensor([0, 1, 1, 3]))
+        return batch
+
+    monkeypatch.setattr(type(splits.train), "batch", shared)
+    assert not found(data(), splits)["graph"].ok
+
+
+def test_one_line_stops_the_run(monkeypatch, capsys):
+    whole = data()
+    leaking = dataclasses.replace(whole, test=expand(whole.train.slice(3, 9)))
+    with pytest.raises(
+        DissectError, match=r"^toy: test: test examples are windows of .*; nothing was trained$"
+    ) as error:
+        guard(leaking, SPEC)
+    assert error.value.status == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_drawn():
+    before = torch.random.get_rng_state()
+    guard(data(), SPEC, quiet=True)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("model", ["srgnn", "spop"])
+def test_a_run_prints_and_records_its_checks(model, toy_data, tmp_path, capsys):
+    options = {"dataset": "toy", "data_dir": str(toy_data)}
+    if model == "srgnn":
+        options |= {"steps": 2, "dim": 8, "sparsify": "none"}
+    result = start_run(model, dict(options), out=tmp_path, init=None, force=False, quiet=False)
+    names = ["test", "validation", "prefixes", "duplicates", "ids", *(["graph"] if model == "srgnn" else [])]
+    printed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("checked ")]
+    assert [line.split()[1].rstrip(":") for line in printed] == names
+    stored = json.loads((tmp_path / result["run_id"] / "result.json").read_text())["checks"]
+    assert list(stored) == names
+    assert all(check["ok"] for check in stored.values())
+    start_run(model, dict(options), out=tmp_path, init=None, force=True, quiet=True)
+    assert "checked" not in capsys.readouterr().err
