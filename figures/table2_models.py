@@ -1,12 +1,14 @@
 """Table 2: every model of the paper, as printed and as found here.
 
 Claim under test (Atten-Mixer, WSDM'23, Table 2): Atten-Mixer is best, at 55.66 / 18.96 on Diginetica. Mean-pool with
-the same scorer, which the paper lacks, stands beside it.
+the same scorer, which the paper lacks, stands beside it, and so do controls that count and train nothing.
 
 Command: ``make figures`` (or ``python figures/table2_models.py``), from the records of::
 
     dissect suite analyses/suites/table2_models.toml --variant full --keep
     dissect suite analyses/suites/table2_models.toml --keep
+    dissect suite analyses/suites/controls.toml --variant full --keep
+    dissect suite analyses/suites/controls.toml --keep
 
 Expected under the claim: Atten-Mixer well above mean-pool. The paper's Diginetica has 42,596 items, SR-GNN's
 preparation, used here, 43,097. Seconds are of whatever machine made a run; the paper's of an RTX 3090.
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from published import VARIANTS, both, found_in, notes_on, paper, printed_both, write
-from style import run
+from style import run, suite_runs
 
 from dissect.report.formats import Table
 
@@ -28,8 +30,12 @@ OURS = {"SR-GNN": "SR-GNN", "Atten-Mixer": "Atten-Mixer"}
 
 def main() -> list[Path]:
     """Write the table."""
-    printed, found = paper("table2"), found_in("table2_models")
+    printed, found, counted = paper("table2"), found_in("table2_models"), found_in("controls")
+    controls = [e.label for e in suite_runs("controls")[0].entries if e.spec.counts]
+    for variant in VARIANTS:
+        found[variant] |= {label: counted[variant][label] for label in controls}
     labels = list(dict.fromkeys([*found["full"], *found["small"], *printed]))
+    labels = [*(label for label in labels if label not in controls), *dict.fromkeys(controls)]
     rows = []
     for label in labels:
         theirs = printed.get(OURS.get(label, label), {}).get("diginetica")

@@ -103,11 +103,11 @@ def test_a_stopped_trial_is_queued_again_and_a_failed_one_is_not(tmp_path: Path)
 
 
 def test_a_signal_between_trials_stops_before_the_next(tmp_path: Path) -> None:
-    worker = worker_of(tmp_path, 3)
+    worker, before = worker_of(tmp_path, 3), signal.getsignal(signal.SIGINT)
     with pytest.raises(DissectError, match="stopped"):
         worker.work(draw, lambda trial: os.kill(os.getpid(), signal.SIGINT))
     assert [trial.state.name for trial in worker.trials()] == ["COMPLETE"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_three_failures_in_a_row_stop_a_worker(tmp_path: Path) -> None:
