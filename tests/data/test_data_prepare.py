@@ -199,7 +199,8 @@ def test_an_interruption_leaves_nothing_and_a_kill_is_cleaned_up_after(tmp_path,
     """The process stops itself after the first line of its account: by SIGINT, then by SIGKILL."""
     code = (
         # A shell may have had its background jobs ignore SIGINT, and their children inherit that.
-        "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom pathlib import Path\nfrom dissect.data.prepare.own import own\n"
+        "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path\nfrom dissect.data.prepare.own import own\n"
         "from dissect.data.prepare.prepare import prepare\n"
         "lines = []\n"
         "def say(line):\n    lines.append(line)\n    len(lines) == 3 and os.kill(os.getpid(), int(sys.argv[3]))\n"
