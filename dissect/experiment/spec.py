@@ -32,7 +32,7 @@ _FROM_RECIPE = (
 )  # fmt: skip
 _OUTSIDE_ID = ("data_dir", *HOW)
 #: Fields that came after the first records: no part of the id while they have the value that says as before.
-_SINCE = {
+SINCE = {
     "optimizer": "adam", "start": "uniform", "window": 0, "max_norm": 0.0, "shadows": 0, "delete": "", "mask": "",
     "init_seed": None,
 }  # fmt: skip
@@ -281,7 +281,7 @@ class Spec:
         return replace(self, **changes)
 
     def _science(self) -> dict[str, Any]:
-        return {k: v for k, v in self._fields().items() if k not in _OUTSIDE_ID and _SINCE.get(k, ...) != v}
+        return {k: v for k, v in self._fields().items() if k not in _OUTSIDE_ID and SINCE.get(k, ...) != v}
 
     @property
     def science(self) -> str:

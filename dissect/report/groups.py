@@ -14,6 +14,8 @@ from dissect.report.runs import Row, Run, read_run
 
 #: Fields of a spec that say where the data lie, and where and how a run was made; `dissect.experiment.spec.HOW`.
 _HOW = ("data_dir", "device", "deterministic", "loss")
+#: Fields that older records lack, and the values that say as before; `dissect.experiment.spec.SINCE`.
+_SINCE = {"optimizer": "adam", "start": "uniform"}
 #: What two runs must share to be compared: what it is called, and where a result holds it.
 _SHARED: tuple[tuple[str, Callable[[Row], Any]], ...] = (
     ("data set", lambda r: r["dataset"]["name"]),
@@ -128,11 +130,17 @@ def _once(runs: Sequence[Run]) -> None:
 def _science(spec: Row, without: Sequence[str] = ()) -> str:
     """A spec without its seed and how it was run, as text.
 
-    A field that is empty or 0 is as good as absent: a record may be older than the field.
+    A field that is empty, 0 or as before is as good as absent: a record may be older than the field.
     """
-    left = {k: v for k, v in spec.items() if k not in (*_HOW, "seed", *without)}
+    left = {k: _said(spec, k) for k in spec if k not in (*_HOW, "seed", *without)}
     left["options"] = {k: v for k, v in (spec.get("options") or {}).items() if v}
     return json.dumps({k: v for k, v in left.items() if v}, sort_keys=True)
+
+
+def _said(spec: Row, key: str) -> Any:
+    """A field's value; None where it says nothing."""
+    value = spec.get(key)
+    return None if value == _SINCE.get(key) else value or None
 
 
 def _how(run: Run) -> str:
@@ -155,7 +163,7 @@ def _one_row(label: str, first: Run, run: Run) -> None:
     """Refuse runs of one label that differ in more than their seed; each seed may start from weights of its own."""
     if _science(first.spec, ["init"]) != _science(run.spec, ["init"]):
         differ = [k for k in {**first.spec, **run.spec} if k not in (*_HOW, "seed", "init")]
-        name = next(k for k in differ if (first.spec.get(k) or None) != (run.spec.get(k) or None))
+        name = next(k for k in differ if _said(first.spec, k) != _said(run.spec, k))
         raise DissectError(
             f"row {label!r}: {first.path} and {run.path} differ in more than their seed: "
             f"{name} {first.spec.get(name)} against {run.spec.get(name)}"
@@ -198,7 +206,7 @@ def _labels(firsts: Sequence[Run]) -> list[str]:
 
 
 def _differs(key: str, specs: Sequence[Row]) -> bool:
-    return len({repr(spec.get(key) or None) for spec in specs}) > 1
+    return len({repr(_said(spec, key)) for spec in specs}) > 1
 
 
 def _words(key: str, value: Any) -> str:

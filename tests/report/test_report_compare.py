@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 
 from dissect.cli import main
 from dissect.errors import DissectError
-from dissect.experiment.spec import HOW
+from dissect.experiment.spec import HOW, SINCE
 from dissect.report import groups
 from dissect.report.compare import compare
 from dissect.report.formats import WIDTH, render
@@ -78,6 +78,16 @@ def labels(*runs: Path) -> list[tuple[str, tuple[int, ...]]]:
 
 def test_how_a_run_was_made_is_what_the_spec_says_it_is() -> None:
     assert set(groups._HOW) == {"data_dir", *HOW}
+    assert {k: v for k, v in SINCE.items() if v} == groups._SINCE
+
+
+def test_a_record_older_than_a_field_is_a_seed_of_the_same_row(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old"), make(tmp_path / "new", seed=1)
+    spec = json.loads((new / "spec.json").read_text())
+    (new / "spec.json").write_text(json.dumps({**spec, **SINCE}))
+    assert [group.seeds for group in groups.group_runs([old, new])] == [(0, 1)]
+    (new / "spec.json").write_text(json.dumps({**spec, **SINCE, "optimizer": "adamw"}))
+    assert len(groups.group_runs([old, new])) == 2
 
 
 def test_seeds_make_one_row_in_their_order(tmp_path: Path) -> None:
@@ -426,3 +436,13 @@ def test_wrong_use_is_one_line(
 def test_fields_outside_the_science_are_those_of_the_spec() -> None:
     """The report may not import the experiment, and so has a list of its own."""
     assert set(groups._HOW) == {"data_dir", *HOW}
+    assert {k: v for k, v in SINCE.items() if v} == groups._SINCE
+
+
+def test_a_record_older_than_the_optimizer_is_a_seed_of_the_same_row(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old"), make(tmp_path / "new", seed=1)
+    spec = json.loads((new / "spec.json").read_text())
+    (new / "spec.json").write_text(json.dumps({**spec, **SINCE}))
+    assert [group.seeds for group in groups.group_runs([old, new])] == [(0, 1)]
+    (new / "spec.json").write_text(json.dumps({**spec, **SINCE, "optimizer": "adamw"}))
+    assert len(groups.group_runs([old, new])) == 2
