@@ -58,8 +58,15 @@ def suite_figure(name: str, suite_name: str, option: str, xlabel: str, variant: 
         return not_run(name, [label for label, runs in found.items() if not runs], command)
     at = {label: next(e.axes[option] for e in suite.entries if e.label == label) for label in curve}
     metrics = ("hr@20", "mrr@20")
-    there = {label: [run.path for run in runs] for label, runs in found.items() if runs}
-    lines = {line.label: line for line in compare(there, suite.baseline, metrics).lines}
+    lines = {}
+    for label, runs in curve.items():
+        shared = {run.spec["seed"] for run in runs} & {run.spec["seed"] for run in base}
+        if shared:  # the interval is that of the points: of the seeds that both have
+            pair = {
+                name: [run.path for run in some if run.spec["seed"] in shared]
+                for name, some in ((suite.baseline, base), (label, runs))
+            }
+            lines[label] = next(line for line in compare(pair, suite.baseline, metrics).lines if line.label == label)
     panels: dict[str, Any] = {}
     for m, metric in enumerate(metrics):
         own = {run.spec["seed"]: value for run, value in zip(base, values(base, metric), strict=True)}
