@@ -431,18 +431,3 @@ def test_wrong_use_is_one_line(
     assert code == 2
     assert text in err
     assert len(err.strip().splitlines()) == 1
-
-
-def test_fields_outside_the_science_are_those_of_the_spec() -> None:
-    """The report may not import the experiment, and so has a list of its own."""
-    assert set(groups._HOW) == {"data_dir", *HOW}
-    assert {k: v for k, v in SINCE.items() if v} == groups._SINCE
-
-
-def test_a_record_older_than_the_optimizer_is_a_seed_of_the_same_row(tmp_path: Path) -> None:
-    old, new = make(tmp_path / "old"), make(tmp_path / "new", seed=1)
-    spec = json.loads((new / "spec.json").read_text())
-    (new / "spec.json").write_text(json.dumps({**spec, **SINCE}))
-    assert [group.seeds for group in groups.group_runs([old, new])] == [(0, 1)]
-    (new / "spec.json").write_text(json.dumps({**spec, **SINCE, "optimizer": "adamw"}))
-    assert len(groups.group_runs([old, new])) == 2
