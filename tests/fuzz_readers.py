@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,8 @@ from dissect.data.inter import read_inter
 from dissect.data.layouts import read_timed, recognise
 from dissect.data.mnist import _images, _labels, _unzip
 from dissect.data.parquet import read_parquet
+from dissect.data.prepare.own import own
+from dissect.data.prepare.prepare import prepare
 from dissect.data.timed import read_text_times
 from dissect.errors import DissectError
 
@@ -144,7 +147,7 @@ def parquet(r: random.Random) -> bytes:
     import pyarrow.parquet as pq
 
     if not _frames:
-        plain = {"session_id": [1, 1, 2, 2], "item_id": [3, 4, 5, 3], "timestamp": [1, 2, 3, 4]}
+        plain = {"session_id": [1, 1, 2, 2], "item_id": [3, 4, 4, 3], "timestamp": [1, 2, 3, 4]}
         tables = [
             plain,
             {"session": list("aabb"), "item": [0, 4, 5, 3]},
@@ -169,12 +172,55 @@ def parquet(r: random.Random) -> bytes:
     return r.choice(_frames)
 
 
-def read_parquet_once(folder: Path) -> None:
-    """Read one valid file, so that all modules are there."""
+def read_some_once(folder: Path) -> None:
+    """Read valid files, so that all modules are there."""
     parquet(random.Random(0))
     (folder / "fuzzed").write_bytes(_frames[0])
     read_parquet(folder / "fuzzed")
     (folder / "fuzzed").unlink()
+    (folder / "fuzzed").write_bytes(gzip.compress(b"s,i,t\n1,a,1\n1,b,2\n2,a,3\n2,b,4\n"))
+    prepare_table(folder / "fuzzed")
+    (folder / "fuzzed").write_bytes(_frames[0])
+    prepare_parquet(folder / "fuzzed")
+    (folder / "fuzzed").unlink()
+
+
+def raw_table(r: random.Random) -> bytes:
+    """A raw log for `dissect data prepare`, as it is or packed."""
+    cut, end = r.choice([",", "\t", ";", "|"]), r.choice(["\n", "\n", "\r\n"])
+    begin, quote = r.choice([1_400_000_000, 1_400_000_000_000, 1.5e9]), r.choice(["", "", '"'])
+    rows = [
+        (s, f"{quote}i{r.randint(1, 6)}{quote}", begin + 100 * s + k) for s in range(8) for k in range(r.randint(1, 5))
+    ]
+    content = end.join(cut.join(map(str, row)) for row in [("s", "i", "t"), *rows]).encode() + end.encode()
+    return r.choice([lambda: content, lambda: content, lambda: gzip.compress(content, 1), lambda: zipped(content)])()
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("log.csv", content)
+    return file.getvalue()
+
+
+def raw_parquet(r: random.Random) -> bytes:
+    """The Parquet files of `parquet`, in place of a log."""
+    return parquet(r)
+
+
+def prepare_table(path: Path) -> None:
+    _prepare(path, "session=s,item=i,time=t")
+
+
+def prepare_parquet(path: Path) -> None:
+    _prepare(path, "session=session_id,item=item_id,time=timestamp")
+
+
+def _prepare(path: Path, columns: str) -> None:
+    """Prepare, and clear away what was made; what a refused file leaves is found by `try_file`."""
+    out = path.with_name("out")
+    prepare(own(columns, test="50%", item_clicks=1), path, out, lambda line: None, quiet=True)
+    shutil.rmtree(out)
 
 
 def images(r: random.Random) -> bytes:
@@ -210,6 +256,8 @@ KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[Path], Any], 
     "inter of clicks": (inter_clicks, read_inter, ("x.train.inter", "x.test.inter")),
     "inter of examples": (inter_examples, read_inter, ("x.train.inter", "x.test.inter")),
     "parquet": (parquet, read_parquet, ("train.parquet", "test.parquet")),
+    "raw table": (raw_table, prepare_table, None),
+    "raw parquet": (raw_parquet, prepare_parquet, None),
     "idx images": (images, read_images, None),
     "idx labels": (labels, read_labels, None),
 }
@@ -301,7 +349,7 @@ def run_chunk(seed: int, start: int, stop: int, folder: Path) -> Counter[str]:
     def late(*_: Any) -> None:
         raise TimeoutError(f"more than {SECONDS} s")
 
-    read_parquet_once(folder)  # imports before the watch begins
+    read_some_once(folder)  # imports before the watch begins
     read_timed_before = signal.signal(signal.SIGALRM, late)
     sys.addaudithook(_watch)
     _watching = True

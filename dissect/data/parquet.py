@@ -51,6 +51,25 @@ def read_parquet(path: Path) -> Timed:
     return by_session(path, keys, items.astype(np.int64), times, lambda row: f", row {row + 1}")
 
 
+def plausible(rows: int, size: int, shown: str) -> None:
+    """Refuse a file that claims more rows than its bytes can hold.
+
+    Parameters
+    ----------
+    rows, size : int
+        Rows that its footer names; bytes.
+    shown : str
+        The file's name in the message.
+
+    Raises
+    ------
+    DissectError
+        If there are too many.
+    """
+    if rows > ROWS_AT_LEAST + ROWS_PER_BYTE * size:
+        raise DissectError(f"{shown}: refused, it claims {rows:,} rows in {size:,} bytes")
+
+
 def _columns(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Session keys, items and times; types and the number of rows are checked before anything is unpacked."""
     import pyarrow as pa
@@ -71,8 +90,7 @@ def _columns(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray, np.nda
         if name is not None and not any(is_kind(schema.field(name).type) for is_kind in allowed):
             shown = ascii(" ".join(str(schema.field(name).type).split())[:40])[1:-1]
             raise DissectError(f"{path}: column {name} holds {shown}, not {what}")
-    if rows > ROWS_AT_LEAST + ROWS_PER_BYTE * len(content):
-        raise DissectError(f"{path}: refused, it claims {rows:,} rows in {len(content):,} bytes")
+    plausible(rows, len(content), str(path))
     if not rows:
         raise DissectError(f"{path}: there are no rows in it")
     wanted = [name for name in (session, item, time) if name is not None]

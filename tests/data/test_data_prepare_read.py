@@ -163,6 +163,13 @@ def test_several_batches_are_one_file(raw, monkeypatch):
         (b"7z\xbc\xaf\x27\x1c..", "raw: 7z is not read; unpack it (7z x raw) and name the file in it"),
         (gzip.compress(table().encode())[:-20], "raw: the archive is damaged or cut off"),
         (packed("zip")[:200], "raw: the archive is damaged or cut off"),
+        (
+            table().replace("\n", "\r"),
+            "raw, line 1: a carriage return within the line; lines should end in LF or CR LF",
+        ),
+        # The name of a packed file is cut off; its way of packing is unknown.
+        (packed("zip").replace(b"\x0c\x00", b"\x00\x00"), "raw: the archive is damaged or cut off"),
+        (packed("zip").replace(b"\x08\x00", b"\x63\x00"), "raw: the archive is damaged or cut off"),
         (b"PAR1 and no more", "raw: not a readable Parquet file"),
         (table(rows=ROWS[:12]), "raw: nothing is left after the rule 'sessions of 2 clicks or more and items"),
         (
@@ -255,6 +262,31 @@ def test_parquet_with_other_columns(tmp_path):
     assert complaint(path, columns="session=s,item=x,time=t") == "raw: no column 'x'; the columns are: s, i, t"
     frame.with_columns(i=1).write_parquet(path)
     assert complaint(path) == "raw, row 2: no time (t is null)"
+
+
+def test_a_damaged_parquet_file_is_refused_by_one_line(tmp_path):
+    path = tmp_path / "raw"
+    pl.DataFrame({"session": ["a", "b"], "item": [1, 2], "t": [1, 2]}).write_parquet(path)
+    whole, refused = path.read_bytes(), 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        line = complaint(path, columns="session=session,item=item,time=t")
+        assert "\n" not in line
+        refused += "not a readable Parquet file" in line
+    assert refused > 100
+
+
+def test_a_parquet_file_of_several_batches(tmp_path, monkeypatch):
+    path = tmp_path / "raw"
+    sessions, items, times = zip(*ROWS, strict=True)
+    frame = pl.DataFrame({"s": sessions, "i": pl.Series(items, dtype=pl.Categorical), "t": times})
+    frame.write_parquet(path, row_group_size=11)
+    monkeypatch.setattr(reading, "BATCH", 4)
+    assert go(path) == TRAIN
+    bad = pl.Series([None if k == 17 else t for k, t in enumerate(times)])
+    (tmp_path / "other").mkdir()
+    frame.with_columns(t=bad).write_parquet(tmp_path / "other" / "raw")
+    assert complaint(tmp_path / "other" / "raw") == "raw, row 18: no time (t is null)"
 
 
 def test_an_archive_of_several_tables(tmp_path):

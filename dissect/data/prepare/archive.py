@@ -5,11 +5,9 @@ from __future__ import annotations
 import fnmatch
 import gzip
 import hashlib
-import lzma
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,31 +84,54 @@ def unpacked(path: Path, member: str, scratch: Path, quiet: bool = False) -> Ite
         head = file.read(512)
     target = scratch / "unpacked"
     try:
-        if head.startswith(_SEVEN_ZIP):
-            raise DissectError(f"{path}: 7z is not read; unpack it (7z x {path.name}) and name the file in it")
-        if head.startswith(b"PK\x03\x04"):
-            with zipfile.ZipFile(path) as archive:
-                sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
-                name = _choose(path, sizes, member)
-                ensure_space(target, sizes[name], f"unpacking {name}")
-                with archive.open(name) as source:
-                    _copy(source, target, name, sizes[name], quiet)
-        elif _is_tar(path, head):
-            name = _from_tar(path, member, target, quiet)
-        elif head.startswith(b"\x1f\x8b"):
-            name = path.name.removesuffix(".gz")
-            size = _gzip_size(path)
-            ensure_space(target, size, f"unpacking {path.name}")
-            with gzip.open(path, "rb") as source:
-                _copy(source, target, name, size, quiet)
-        else:
+        with _told(path):
+            name = _unpack(path, head, member, target, quiet)
+        if name is None:
             yield path, str(path)
-            return
-        yield target, str(path) if name == path.name.removesuffix(".gz") else f"{path} ({name})"
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise DissectError(f"{path}: the archive is damaged or cut off ({error})") from error
+        else:
+            yield target, str(path) if name == path.name.removesuffix(".gz") else f"{path} ({name})"
     finally:
         target.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what goes wrong into one line; zipfile and tarfile raise nearly anything for a damaged file."""
+    try:
+        yield
+    except DissectError:
+        raise
+    except OSError as error:
+        if error.errno is None:  # a gz file that is none
+            raise DissectError(f"{path}: the archive is damaged or cut off ({error})") from error
+        raise DissectError(f"{path}: unpacking it failed ({error.strerror})", status=1) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DissectError(f"{path}: the archive is damaged or cut off ({reason})") from error
+
+
+def _unpack(path: Path, head: bytes, member: str, target: Path, quiet: bool) -> str | None:
+    """Unpack the wanted file to `target` and return its name, None for a file that is no archive."""
+    if head.startswith(_SEVEN_ZIP):
+        raise DissectError(f"{path}: 7z is not read; unpack it (7z x {path.name}) and name the file in it")
+    if head.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(path) as archive:
+            sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
+            name = _choose(path, sizes, member)
+            ensure_space(target, sizes[name], f"unpacking {name}")
+            with archive.open(name) as source:
+                _copy(source, target, name, sizes[name], quiet)
+    elif _is_tar(path, head):
+        name = _from_tar(path, member, target, quiet)
+    elif head.startswith(b"\x1f\x8b"):
+        name = path.name.removesuffix(".gz")
+        size = _gzip_size(path)
+        ensure_space(target, size, f"unpacking {path.name}")
+        with gzip.open(path, "rb") as source:
+            _copy(source, target, name, size, quiet)
+    else:
+        return None
+    return name
 
 
 def _is_tar(path: Path, head: bytes) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import polars as pl
-from polars.exceptions import PolarsError
+import pyarrow as pa
+import pyarrow.parquet as pq
+from polars.exceptions import PanicException, PolarsError
 
+from dissect.data.parquet import plausible
 from dissect.data.prepare.progress import Bar
 from dissect.data.prepare.table import Kind, Table, explain, explain_failure, match, shape_of
 from dissect.data.prepare.times import DAY, Times, times_like
@@ -209,58 +213,88 @@ class _Text:
 
 
 class _Parquet:
-    """A Parquet file: numbers and dates come as such, and are taken as they are where they fit."""
+    """A Parquet file: numbers and dates come as such, and are taken as they are where they fit.
+
+    Read with pyarrow, which answers a damaged file with an exception; polars 2.1 asks for exabytes of memory for some.
+    """
 
     def __init__(self, path: Path, shown: str, table: Table) -> None:
         self.path, self.shown, self.table = path, shown, table
-        try:
-            self.frame = pl.scan_parquet(path, glob=False)
-            self.schema = self.frame.collect_schema()
-            self.expected = self.frame.select(pl.len()).collect().item()
-        except (PolarsError, OSError) as error:
-            raise self._unreadable(error) from error
-        self.roles, missing = match(tuple(self.schema), table)
+        with self._readable():
+            self.file = pq.ParquetFile(path, memory_map=True)
+            names, self.expected = self.file.schema_arrow.names, self.file.metadata.num_rows
+        plausible(self.expected, path.stat().st_size, shown)
+        self.roles, missing = match(tuple(names), table)
         if missing:
-            raise DissectError(f"{shown}: no column {missing[0]}; the columns are: {', '.join(self.schema)[:200]}")
+            raise DissectError(f"{shown}: no column {missing[0]}; the columns are: {', '.join(names)[:200]}")
+        with self._readable():
+            empty = self.file.schema_arrow.empty_table().select(list(dict.fromkeys(self.roles.values())))
+            self.schema = self._frame(empty).schema
         self.times = Times("times as the file's type says")
-        for role, f in table.fields.items():
-            self._accept(role, f.kind)
+        self.casts = [self._accept(role, f.kind) for role, f in table.fields.items()]
 
-    def _unreadable(self, error: Exception) -> DissectError:
-        return DissectError(f"{self.shown}: not a readable Parquet file ({' '.join(str(error).split())[:200]})")
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what a damaged file raises, which may be nearly anything, into one line."""
+        try:
+            yield
+        except DissectError:
+            raise
+        except (Exception, PanicException) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DissectError(f"{self.shown}: not a readable Parquet file ({reason})") from error
 
-    def _accept(self, role: str, kind: Kind) -> None:
+    @staticmethod
+    def _frame(piece: pa.Table | pa.RecordBatch) -> pl.DataFrame:
+        frame = pl.from_arrow(piece)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def _raw(self, names: Iterable[str]) -> Iterator[pl.DataFrame]:
+        """Yield columns as they are in the file."""
+        with self._readable():
+            for piece in self.file.iter_batches(BATCH, columns=list(dict.fromkeys(names))):
+                yield self._frame(piece)
+
+    def _accept(self, role: str, kind: Kind) -> pl.Expr:
         """Bring one column to text, or to the number that it stands for."""
         name = self.roles[role]
-        dtype, column = self.schema[name], pl.col(self.roles[role])
-        if not (dtype.is_integer() or dtype in (pl.String, pl.Categorical) or kind not in ("key", "integer")):
+        dtype, column = self.schema[name], pl.col(name)
+        texts = (pl.String, pl.Categorical, pl.Enum)
+        if not (dtype.is_integer() or dtype in texts or kind not in ("key", "integer")):
             raise DissectError(f"{self.shown}: column {name!r} is of type {dtype}, expected text or whole numbers")
         if kind == "day" and dtype.is_temporal():
-            column = column.cast(pl.Date)
+            return column.cast(pl.Date).cast(pl.String)
         if kind == "time" and dtype.is_temporal():
-            self.frame = self.frame.with_columns(column.cast(pl.Datetime("ms")).cast(pl.Int64).cast(pl.String))
             self.times = Times("a UNIX time in milliseconds")
-            return
-        self.frame = self.frame.with_columns(column.cast(pl.String))
+            return column.cast(pl.Datetime("ms")).cast(pl.Int64).cast(pl.String)
+        column = column.cast(pl.String)
         if kind == "time":
-            first = self.frame.select(column.drop_nulls().first()).collect().item()
-            found = times_like(first)
+            values = (piece.select(column.drop_nulls().first()).item() for piece in self._raw([name]))
+            first = next((value for value in values if value is not None), None)
+            found = times_like(first) if first is not None else None
             if found is None:
-                raise DissectError(f"{self.shown}: column {name!r} begins with {first!r}, no time of ISO 8601 or UNIX")
+                begins = f"begins with {first!r}, no time of ISO 8601 or UNIX" if first is not None else "holds no time"
+                raise DissectError(f"{self.shown}: column {name!r} {begins}")
             self.times = found
+        return column
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """Yield the needed columns, in the file's order."""
-        query = self.frame.select(_columns(self.table, self.roles, self.times))
-        try:
-            yield from query.collect_batches(chunk_size=BATCH, maintain_order=True, engine="streaming")
-        except (PolarsError, OSError) as error:
-            raise self._unreadable(error) from error
+        columns = _columns(self.table, self.roles, self.times)
+        for piece in self._raw(self.roles.values()):
+            yield piece.with_columns(self.casts).select(columns)
 
     def fail(self, row: int, role: str) -> NoReturn:
         """Raise for a faulty field."""
-        name = self.roles[role]
-        value = self.frame.select(name).slice(row, 1).collect().item()
+        name, start = self.roles[role], 0
+        for piece in self._raw([name]):
+            if row < start + len(piece):
+                value = piece[name][row - start]
+                break
+            start += len(piece)
+        else:
+            raise IndexError(row)
         wanted = _wanted(self.table.fields[role].kind, self.times)
         cause = f"no {role} ({name} is null)" if value is None else f"{str(value)[:40]!r} in {name} is not {wanted}"
         raise DissectError(f"{self.shown}, row {row + 1}: {cause}")

@@ -138,12 +138,17 @@ def _first_line(path: Path, shown: str) -> str:
         raise DissectError(f"{shown}: neither text nor Parquet, gz, zip or tar.gz")
     if not text.strip():
         raise DissectError(f"{shown}, line 1: the line is blank")
+    if "\r" in text:
+        raise DissectError(f"{shown}, line 1: a carriage return within the line; lines should end in LF or CR LF")
     return text
 
 
 def _split(line: str, delimiter: str, quoted: bool) -> tuple[str, ...]:
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    return tuple(next(csv.reader([line], delimiter=delimiter, quoting=quoting), []))
+    try:
+        return tuple(next(csv.reader([line], delimiter=delimiter, quoting=quoting), []))
+    except csv.Error:  # a field of more than 131,072 characters: none of ours
+        return ()
 
 
 def match(columns: tuple[str, ...], table: Table) -> tuple[dict[str, str], list[str]]:
@@ -159,18 +164,27 @@ def match(columns: tuple[str, ...], table: Table) -> tuple[dict[str, str], list[
     return found, missing
 
 
-def records(path: Path, shape: Shape, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line at which each record ends and its fields, slowly: to find the one that is faulty."""
+def records(path: Path, shown: str, shape: Shape, quoted: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line at which each record ends and its fields, slowly: to find the one that is faulty.
+
+    Raises
+    ------
+    DissectError
+        For a line that Python's csv module refuses, such as one with a field of more than 131,072 characters.
+    """
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file, delimiter=shape.delimiter, quoting=quoting)
-        for fields in itertools.islice(reader, int(shape.skip_first), None):
-            yield reader.line_num, fields
+        try:
+            for fields in itertools.islice(reader, int(shape.skip_first), None):
+                yield reader.line_num, fields
+        except csv.Error as error:
+            raise DissectError(f"{shown}, line {reader.line_num}: {error}") from error
 
 
 def explain(path: Path, shown: str, shape: Shape, table: Table, row: int, role: str, wanted: str) -> NoReturn:
     """Raise the error for the field `role` of record `row`, with the line on which it stands."""
-    line, fields = next(itertools.islice(records(path, shape, table.quoted), row, None), (0, []))
+    line, fields = next(itertools.islice(records(path, shown, shape, table.quoted), row, None), (0, []))
     number = shape.columns.index(shape.roles[role])
     if number >= len(fields):
         raise DissectError(
@@ -191,7 +205,7 @@ def explain_failure(path: Path, shown: str, shape: Shape, table: Table, cause: E
                 raw.decode()
             except UnicodeDecodeError as error:
                 raise DissectError(f"{shown}, line {number}: not UTF-8 text (byte {raw[error.start]:#04x})") from cause
-    for line, fields in records(path, shape, table.quoted):
+    for line, fields in records(path, shown, shape, table.quoted):
         if len(fields) > len(shape.columns):
             raise DissectError(
                 f"{shown}, line {line}: {len(fields)} fields where the first line has {len(shape.columns)}"
