@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from dissect.cli import data_prepare
+from dissect.cli.data import data_prepare
 from dissect.data import load
 from dissect.data.prepare import archive, progress, write
 from dissect.data.prepare.own import own
