@@ -27,6 +27,7 @@ MODELS: dict[str, tuple[str, Any, str]] = {
     "srgnn+attenmixer": ("#56B4E9", (0, (6, 2)), "X"),
     "srgnn-cosine": ("#332288", (0, (1, 2)), "v"),
     "srgnn-identity": ("#0072B2", (0, (1, 2)), "h"),
+    "gcsan": ("#882255", (0, (3, 1, 1, 1)), "p"),
     "last-item": ("#666666", (0, (1, 2)), "h"),
     "attenmixer-pr": ("#332288", (0, (6, 2)), "v"),
 }
