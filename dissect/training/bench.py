@@ -148,6 +148,8 @@ class StagedStep:
         assert batch.targets is not None
         with fast_products(loop.bf16, loop.device):
             loss = loop.loss(out.query.float(), out.table, batch.targets, out.unit_items, loop.bf16)
+        if out.aux_loss is not None:
+            loss = loss + out.aux_loss
         if loop.penalty is not None:
             loss = loss + loop.penalty.penalty(loop.plan.steps)
         mark()
