@@ -104,7 +104,8 @@ def bootstrap_of_sums(
         times = np.bincount(draws.ravel(), minlength=rows * count).reshape(rows, count)
         total = times.astype(np.float64) @ both  # (rows, M + 1)
         drawn[i : i + rows] = total[:, :-1] / total[:, -1:]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    # Ends at the (R + 1) p-th of R resamples (Davison & Hinkley, section 5.2.1): else few of them give short intervals.
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
     return Interval(estimate, low, high, drawn.std(0, ddof=1) if resamples > 1 else np.full_like(estimate, np.nan))
 
 

@@ -40,7 +40,11 @@ def test_all_checks_hold_on_an_honest_split_with_counts_by_hand():
     test = sessions([0, 1, 2], [7, 0], [3, 4])
     got = found(data(train, test), spec=dataclasses.replace(SPEC, valid_fraction=0.15))
     assert all(check.ok for check in got.values())
-    assert got["test"].counts == {"test_sessions": 3, "test_sessions_equal_to_training": 1}
+    assert got["test"].counts == {
+        "test_sessions": 3,
+        "test_sessions_equal_to_training": 1,
+        "train_sessions_equal_to_another": 4,
+    }
     assert got["validation"].counts == {"train_sessions": 5, "valid_sessions": 1}
     assert got["prefixes"].counts == {"train_examples": 7}
     # [0,1,2] is there twice; the test examples [0,1] -> 2 and [0] -> 1 are in training.
@@ -59,10 +63,41 @@ def test_test_sessions_inside_training_are_found():
     got = found(dataclasses.replace(honest, train=leaked))["test"]
     assert not got.ok
     assert "all 12 test sessions stand in training too" in got.text
-    # The same sessions in another order are what data may hold: counted.
-    got = found(dataclasses.replace(honest, train=sessions(*rows[0], *rows[1][::-1])))["test"]
+    for shuffled in (sessions(*rows[0], *rows[1][::-1]), sessions(*rows[0][::-1], *rows[1][::2], *rows[1][1::2])):
+        got = found(dataclasses.replace(honest, train=shuffled))["test"]
+        assert not got.ok
+        assert "12 of 12 test sessions of 3 clicks or more stand in training too" in got.text
+        assert got.counts["test_sessions_equal_to_training"] == 12
+
+
+def test_equal_sessions_are_kept_where_training_repeats_its_own_as_often():
+    """Sessions of two items: all there are stand in training, several times."""
+    rng = np.random.default_rng(0)
+    train, test = (sessions(*(rng.integers(0, 2, 3) for _ in range(n))) for n in (200, 60))
+    got = found(data(train, test))["test"]
     assert got.ok
-    assert got.counts["test_sessions_equal_to_training"] == 12
+    assert got.counts["test_sessions_equal_to_training"] == 60
+    assert got.text.startswith("60 of 60 test sessions equal a training session (100.0%; of training's own 100.0%")
+
+
+def test_equal_sessions_of_two_clicks_are_kept():
+    train = sessions(*([i, j] for i in range(8) for j in range(8)))
+    test = sessions(*([i, 7 - i] for i in range(8)), *([i, i] for i in range(8)))
+    assert found(data(train, test))["test"].counts["test_sessions_equal_to_training"] == 16
+    assert found(data(train, test))["test"].ok
+
+
+def test_a_refit_that_keeps_a_validation_part_or_reads_the_test_set_is_found():
+    whole = data()
+    refit = make_splits(whole, SPEC, CPU, refit=True)
+    assert leakage.refit_on_all(whole, refit).ok
+    assert not leakage.refit_on_all(whole, make_splits(whole, SPEC, CPU)).ok
+    test = Sessions(whole.test.clicks, np.append(np.unique(whole.test.start), len(whole.test.clicks)))
+    wrong = dataclasses.replace(refit, train_sessions=test, train_examples=expand(test))
+    assert leakage.refit_on_all(whole, wrong).text == "it has sessions that are not training's"
+    train = refit.train_examples
+    across = Examples(train.clicks, train.start, np.minimum(train.end + 1, len(train.clicks) - 1), train.session)
+    assert not leakage.refit_on_all(whole, dataclasses.replace(refit, train_examples=across)).ok
 
 
 def test_test_examples_that_are_views_of_training_are_found():
@@ -170,13 +205,14 @@ def test_nothing_is_drawn():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("model", ["srgnn", "spop"])
-def test_a_run_prints_and_records_its_checks(model, toy_data, tmp_path, capsys):
-    options = {"dataset": "toy", "data_dir": str(toy_data)}
+@pytest.mark.parametrize(("model", "refit"), [("srgnn", False), ("spop", False), ("spop", True)])
+def test_a_run_prints_and_records_its_checks(model, refit, toy_data, tmp_path, capsys):
+    options = {"dataset": "toy", "data_dir": str(toy_data), "refit": refit}
     if model == "srgnn":
         options |= {"steps": 2, "dim": 8, "sparsify": "none"}
     result = start_run(model, dict(options), out=tmp_path, init=None, force=False, quiet=False)
     names = ["test", "validation", "prefixes", "duplicates", "ids", *(["graph"] if model == "srgnn" else [])]
+    names += ["refit"] if refit else []
     printed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("checked ")]
     assert [line.split()[1].rstrip(":") for line in printed] == names
     stored = json.loads((tmp_path / result["run_id"] / "result.json").read_text())["checks"]
