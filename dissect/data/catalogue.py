@@ -14,12 +14,16 @@ _GCE_MIRROR = "https://cdn.jsdelivr.net/gh/CCIIPLab/GCE-GNN@212575302e42d64b8cf0
 class RemoteFile:
     """A file to download: its name here, its path under the source's base address, its SHA-256.
 
-    Of some files only the beginning of the SHA-256 is known; then that much is checked.
+    Of some files only the beginning of the SHA-256 is known; then that much is checked. Of some nothing is known: the
+    SHA-256 of the first download is kept beside it. ``member`` is a file in the tar archive whose MD5 is published,
+    ``member_md5``; it is checked at that first download.
     """
 
     name: str
     path: str
-    sha256: str
+    sha256: str = ""
+    member: str = ""
+    member_md5: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
 import pickle
+import re
+import shutil
 import socket
 import threading
+import time
+from collections import namedtuple
 
 import pytest
 
@@ -23,6 +28,7 @@ FILES = {
 class Server(http.server.ThreadingHTTPServer):
     """Serves FILES; ``broken`` names paths whose answers end half-way, ``stalled`` those that then just wait.
 
+    ``slow`` is a pause after each byte, ``sized`` whether the length is told, ``more`` are further headers.
     ``ranges`` tells whether a part of a file can be asked for; ``heads`` are the parts that were.
     """
 
@@ -33,7 +39,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.files = dict(FILES)
         self.broken: set[str] = set()
         self.stalled: set[str] = set()
-        self.ranges = True
+        self.ranges = self.sized = True
+        self.slow = 0.0
+        self.more: dict[str, str] = {}
         self.asked: list[str] = []
         self.heads: list[str | None] = []
         self.over = threading.Event()
@@ -61,8 +69,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if wanted:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         content = content[start:]
-        self.send_header("Content-Length", str(len(content)))
+        if self.server.sized:
+            self.send_header("Content-Length", str(len(content)))
+        for name, value in self.server.more.items():
+            self.send_header(name, value)
         self.end_headers()
+        for byte in content if self.server.slow else b"":
+            self.wfile.write(bytes([byte]))
+            time.sleep(self.server.slow)
+        content = b"" if self.server.slow else content
         halved = self.path in self.server.broken | self.server.stalled
         self.wfile.write(content[: len(content) // 2] if halved else content)
         if self.path in self.server.stalled:
@@ -142,14 +157,20 @@ def test_files_that_are_there_are_checked_by_fetch(server, monkeypatch, tmp_path
         load("toy", progress=False)
 
 
-def fails(tmp_path, cause, file="all_train_seq.txt"):
-    """The failure is one line with cause, file, place and address; the failed file is not there."""
+def fails(tmp_path, cause, file="all_train_seq.txt", kept=0):
+    """The failure is one line with cause, file, and what to do; the failed file is not there.
+
+    Where ``kept`` bytes have come that is the same command again, else to place the file by hand, where and from where.
+    """
     with pytest.raises(DissectError, match=cause) as caught:
         load("toy", progress=False)
     message = str(caught.value)
     assert "\n" not in message
     assert f"cannot download toy/{file}" in message
-    assert f"/toy/{file} by hand at {tmp_path / 'toy' / file}" in message
+    if kept:
+        assert message.endswith(f"; run the same command again: {kept} bytes are kept")
+    else:
+        assert message.endswith(f"/toy/{file} by hand at {tmp_path / 'toy' / file}")
     assert caught.value.status == 1
     assert file not in left(tmp_path)
     assert [path.name for path in (tmp_path / "toy").iterdir() if path.name.startswith(".incoming")] == []
@@ -174,7 +195,10 @@ PART = ".all_train_seq.txt.part"
 
 def test_a_connection_that_breaks_off_is_gone_on_with(server, tmp_path):
     server.broken = {"/toy/all_train_seq.txt"}
-    fails(tmp_path, "broke off before the end")
+    remaining = len(TRAIN)
+    for _ in range(CONNECTIONS):
+        remaining -= remaining // 2
+    fails(tmp_path, "broke off before the end", kept=len(TRAIN) - remaining)
     # Each connection brought half of what was missing, and was asked for no more than that.
     assert server.asked == ["/toy/all_train_seq.txt"] * CONNECTIONS
     assert server.heads[:2] == [None, f"bytes={len(TRAIN) // 2}-"]
@@ -189,7 +213,7 @@ def test_a_connection_that_breaks_off_is_gone_on_with(server, tmp_path):
 
 def test_a_server_that_knows_no_ranges_begins_again(server, tmp_path):
     server.broken, server.ranges = {"/toy/all_train_seq.txt"}, False
-    fails(tmp_path, "broke off before the end")
+    fails(tmp_path, "broke off before the end", kept=len(TRAIN) // 2)
     assert len(server.asked) == 2  # the second brought no more than the first
     server.broken = set()
     assert load("toy", progress=False).items == 4
@@ -209,7 +233,8 @@ def test_a_server_that_stops_sending(server, monkeypatch, tmp_path):
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
     monkeypatch.setattr(download, "CONNECTIONS", 2)
     server.stalled = {"/toy/test.txt"}
-    fails(tmp_path, "the server did not answer in time", file="test.txt")
+    size = len(FILES["/toy/test.txt"])
+    fails(tmp_path, "the server did not answer in time", file="test.txt", kept=size // 2 + (size - size // 2) // 2)
     assert server.asked.count("/toy/test.txt") == 2
     server.stalled = set()
     assert load("toy", progress=False).items == 4
@@ -254,7 +279,7 @@ def test_no_network(server, monkeypatch, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     offer(monkeypatch, server, base=f"http://127.0.0.1:{port}")
-    fails(tmp_path, "no connection to the server")
+    fails(tmp_path, "no connection to the server.*; run the same command again later, or place the file")
 
 
 def test_a_mirror_replaces_the_address(server, monkeypatch):
@@ -267,3 +292,90 @@ def test_nothing_is_downloaded_where_that_is_not_wanted(server):
     with pytest.raises(DissectError, match="dissect data fetch toy"):
         load("toy", download=False)
     assert server.asked == []
+
+
+def test_an_address_that_is_none(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("DISSECT_MIRROR", "nowhere")
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / PART).write_bytes(TRAIN[:3])  # what came from another address
+    with pytest.raises(
+        DissectError, match=r"cannot download toy/all_train_seq\.txt: the address is not valid"
+    ) as caught:
+        load("toy", progress=False)
+    assert "\n" not in str(caught.value)
+    assert left(tmp_path) == [PART]
+
+
+def test_a_server_that_tells_no_length(server):
+    server.sized = False
+    assert load("toy", progress=True).items == 4
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.mark.parametrize("begun", [0, 7])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_too_little_disk(server, monkeypatch, tmp_path, begun, ranges):
+    server.ranges = ranges
+    offer(monkeypatch, server, mirrors=("http://127.0.0.1:9",))  # no other address would help
+    part = tmp_path / "toy" / PART
+    part.parent.mkdir()
+    part.write_bytes(TRAIN[:begun])
+    (part.parent / "test.txt").write_bytes(FILES["/toy/test.txt"])
+    need = len(TRAIN) - begun
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(9, 9, need - 1))
+    with pytest.raises(DissectError, match="to come") as caught:
+        load("toy", progress=False)
+    message = str(caught.value)
+    assert message.startswith(
+        f"{tmp_path / 'toy'}: {need} bytes of all_train_seq.txt are still to come and {need - 1} "
+    )
+    assert f"({begun} bytes are kept); make room" in message
+    assert "\n" not in message
+    assert caught.value.status == 1
+    assert part.read_bytes() == TRAIN[:begun]
+    assert left(tmp_path) == [PART, "test.txt"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(9, 9, need))
+    assert load("toy", progress=False).items == 4
+
+
+def test_a_disk_that_fills_up_and_a_folder_that_cannot_be_made(server, monkeypatch, tmp_path):
+    def full(self, url):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(download._Resuming, "_connect", full)
+        with pytest.raises(DissectError, match="toy: the disk is full; make room and run the same command again"):
+            load("toy", progress=False)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DISSECT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DissectError, match=r"cannot be written \(Not a directory\); set DISSECT_CACHE"):
+        load("toy", progress=False)
+    assert server.asked == []
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(server, monkeypatch, capsys):
+    load("toy")
+    assert capsys.readouterr().err == ""  # it was there at once
+    monkeypatch.setattr(download, "LINE_SECONDS", 0.0)
+    progress = download._progress("toy/big")
+    progress.begin(1_000_000, 4_000_000)
+    progress.advance(1_000_000)
+    progress.begin(0, None)
+    progress.advance(10)
+    progress.close()
+    lines = [line.rpartition(", ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["toy/big: 2.0 MB of 4.0 MB (50%)", "toy/big: 10 bytes"]
+
+
+def test_a_slow_server_is_seen_to_send(server, monkeypatch, capsys):
+    server.slow = 0.005
+    monkeypatch.setattr(download, "LINE_SECONDS", 0.02)
+    load("toy")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 3
+    pattern = (
+        rf"toy/(all_train_seq|test)\.txt: \d+ bytes of ({len(TRAIN)}|{len(FILES['/toy/test.txt'])}) bytes \(\d+%\), "
+    )
+    assert all(re.match(pattern, line) for line in lines), lines
