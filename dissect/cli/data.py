@@ -57,11 +57,25 @@ def data_convert(source: str, to: str, out: Path, data_dir: Path | None) -> None
 
 @data.command("fetch")
 @click.argument("name")
-def data_fetch(name: str) -> None:
-    """Download a data set into the cache and check it."""
+@click.option("--raw", is_flag=True, help="The raw file, where NAME is a data set too.")
+def data_fetch(name: str, raw: bool) -> None:
+    """Download a data set, or a raw file to prepare one from, into the cache and check it.
+
+    NAME is one of those that `dissect data list` shows, or a preparation. Prints where it lies; of a raw file the
+    commands to run next as well. A download that broke off is gone on with by the same command.
+    """
+    from dissect.data.raw import next_commands
     from dissect.data.sources import fetch
 
-    click.echo(fetch(name))
+    path = fetch(name, raw=raw, say=lambda line: click.echo(line, err=True))
+    click.echo(path)
+    if path.is_file():
+        unpack, prepare = next_commands(name, path)
+        for title, lines in (("unpack it with", unpack), ("prepare it with", prepare)):
+            if lines:
+                click.echo(f"{title}{', one of' if len(lines) > 1 else ''}:")
+            for line in lines:
+                click.echo(f"  {line}")
 
 
 @data.command("prepare")

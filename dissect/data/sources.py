@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from dissect.data import cache as parsed
 from dissect.data.cache import cache_dir
-from dissect.data.catalogue import DEMO, SOURCES, RemoteFile, Source
+from dissect.data.catalogue import DEMO, RAW, SOURCES, RemoteFile, Source
 from dissect.data.layouts import EXPECTED, Layout, read, recognise
+from dissect.data.raw import fetch_raw, place_of, raw_names, raw_root, raw_source
 from dissect.data.sessions import Dataset
 from dissect.data.summary import stats
 from dissect.data.synthetic import demo
@@ -84,10 +86,30 @@ def load(
     return dataset
 
 
-def fetch(name: str, data_dir: str | Path | None = None, progress: bool = True) -> Path:
-    """Return the folder that holds a data set's files, downloading them where they are not found.
+def fetch(
+    name: str,
+    data_dir: str | Path | None = None,
+    progress: bool = True,
+    raw: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Return the folder that holds a data set's files, downloading them where they are not found; or a raw file.
 
-    Files of known SHA-256 are checked by it, those that were there before too.
+    Files of known SHA-256 are checked by it, those that were there before too. A name that is both is the data set,
+    unless `raw` is set.
+
+    Parameters
+    ----------
+    name : str
+        A data set, a raw file, or a preparation that reads one.
+    data_dir : path, optional
+        As in `load`; raw files are kept in the cache alone.
+    progress : bool, default True
+        Show progress on stderr.
+    raw : bool, default False
+        The raw file that `name` is prepared from.
+    say : callable, optional
+        Told in a line by what a raw file was checked.
 
     Raises
     ------
@@ -95,12 +117,14 @@ def fetch(name: str, data_dir: str | Path | None = None, progress: bool = True) 
         As `load`; also for what is made on the spot and has no files, and for a file with another content than
         expected.
     """
+    if name in GENERATED:
+        raise DissectError(f"{name} is made on the spot and has no files to fetch")
+    if raw or _only_raw(name, data_dir):
+        return fetch_raw(name, progress, say)
     if name == "mnist":  # no sessions: for `dissect validate lenet`
         from dissect.data.mnist import locate
 
         return locate(data_dir, progress=progress)
-    if name in GENERATED:
-        raise DissectError(f"{name} is made on the spot and has no files to fetch")
     folder = _locate(name, data_dir, download=True, progress=progress).train.parent
     if name in SOURCES:
         from dissect.data.download import check
@@ -115,7 +139,10 @@ def find(name: str, data_dir: str | Path | None = None, progress: bool = True) -
 
 
 def available(data_dir: str | Path | None = None) -> list[Row]:
-    """List the data sets known by name, then the other folders found that hold one."""
+    """List the data sets known by name, the raw files, then the other folders found that hold a data set.
+
+    The name of a raw file is what ``dissect data fetch`` takes: ``gowalla --raw``.
+    """
     rows = [Row(DEMO, DEMO_TEXT, "generated", 2_000, None)]
     rows += [Row(name, WORLD_TEXT, "generated", ITEMS, None) for name in WORLDS]
     roots = _roots(data_dir)
@@ -123,6 +150,10 @@ def available(data_dir: str | Path | None = None) -> list[Row]:
         found = next((layout for root in roots if (layout := _recognise(root, source.name))), None)
         where = str(found.train.parent) if found else "download" if source.files else "place by hand"
         rows.append(Row(source.name, source.description, where, source.items, source.sessions))
+    for source in RAW.values():
+        path = place_of(source)
+        where = "place by hand" if path is None else str(path) if path.is_file() else "download"
+        rows.append(Row(f"{source.name} --raw", source.description, where, None, None))
     for name, layout in _others(_own_roots(data_dir)).items():
         rows.append(Row(name, "a folder of your own", str(layout.train.parent), _declared(layout), None))
     return rows
@@ -188,10 +219,10 @@ def _locate(name: str, data_dir: str | Path | None, download: bool, progress: bo
     target = cache_dir() / name
     if not source.files:
         wanted = "/".join(filter(None, (str(roots[0] / name), source.folder)))
-        how = f" ({source.manual})" if source.manual else ""
+        how = source.manual.format(root=roots[0], raw=raw_root())
         raise DissectError(
-            f"data set {name} is not in {looked} and cannot be downloaded{how}; place its files ({EXPECTED}) by hand "
-            f"in {wanted}"
+            f"data set {name} is not in {looked} and cannot be downloaded; place its files ({EXPECTED}) by hand in "
+            f"{wanted}{': ' if how else ''}{how}"
         )
     if not download:
         names = " and ".join(remote.name for remote in source.files)
@@ -208,9 +239,24 @@ def _locate(name: str, data_dir: str | Path | None, download: bool, progress: bo
     return layout
 
 
+def _only_raw(name: str, data_dir: str | Path | None) -> bool:
+    """Whether `name` is that of a raw file or its preparation, and of no data set that is known or found."""
+    if name in SOURCES or raw_source(name) is None:
+        return False
+    return not any(_recognise(root, name) for root in _own_roots(data_dir))
+
+
 def _unknown(name: str, roots: list[Path]) -> DissectError:
-    choices = [*GENERATED, *SOURCES, *_others(roots)]
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
     looked = ", ".join(str(root) for root in roots)
-    return DissectError(f"unknown data set {name!r}{hint}; looked in {looked}; choose one of: {', '.join(choices)}")
+    if raw_source(name) is not None:
+        return DissectError(
+            f"data set {name} is not in {looked}; it is prepared from a raw file: 'dissect data fetch {name}' brings "
+            "that and prints the command to run then"
+        )
+    choices, raw = [*GENERATED, *SOURCES, *_others(roots)], raw_names()
+    near = difflib.get_close_matches(name, [*choices, *raw], n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return DissectError(
+        f"unknown data set {name!r}{hint}; looked in {looked}; choose one of: {', '.join(choices)}; or fetch a raw "
+        f"file: {', '.join(raw)}"
+    )
