@@ -124,6 +124,11 @@ def times(r: random.Random) -> bytes:
     return "\n".join(",".join(str(k * r.choice([1, 1.5])) for k in range(n)) for n in (3, 2, 1)).encode()
 
 
+def ascending(r: random.Random) -> bytes:
+    """Lines that are sessions as well as times of such sessions."""
+    return "\n".join(",".join(map(str, sorted(r.randrange(50) for _ in range(n)))) for n in (3, 2, 2)).encode()
+
+
 def inter_clicks(r: random.Random) -> bytes:
     rows = [f"{s}\t{item}\t{k}" for s, row in enumerate(sessions(r)) for k, item in enumerate(row)]
     return "\n".join(["session_id:token\titem_id:token\ttimestamp:float", *rows]).encode() + b"\n"
@@ -246,7 +251,7 @@ def read_labels(path: Path) -> Any:
 
 
 #: Format -> what makes a valid file, what reads it, and the two names under which it makes a data set.
-KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[Path], Any], tuple[str, str] | None]] = {
+KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[Path], Any], tuple[str, ...] | None]] = {
     "pickled sessions": (pickled_sessions, read_pickle_sessions, None),
     "pickled examples": (pickled_examples, read_pickle_examples, ("train.txt", "test.txt")),
     "hostile pickle": (hostile_pickle, read_pickle_sessions, ("all_train_seq.txt", "test.txt")),
@@ -255,6 +260,8 @@ KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[Path], Any], 
     "times": (times, read_times, None),
     "inter of clicks": (inter_clicks, read_inter, ("x.train.inter", "x.test.inter")),
     "inter of examples": (inter_examples, read_inter, ("x.train.inter", "x.test.inter")),
+    "one inter": (inter_clicks, read_inter, ("x.inter",)),
+    "one text with times": (ascending, read_text_sessions, ("sessions.txt", "timestamps.txt")),
     "parquet": (parquet, read_parquet, ("train.parquet", "test.parquet")),
     "raw table": (raw_table, prepare_table, None),
     "raw parquet": (raw_parquet, prepare_parquet, None),

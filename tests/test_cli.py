@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from dissect.cli import main
+from dissect.data.layouts import EXPECTED
 from dissect.experiment.record import copy_record
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
@@ -135,9 +137,42 @@ def test_data_commands_convert_and_describe(run, toy_data: Path, tmp_path: Path)
     assert done.out.startswith("as in the paper's Table 1")
     assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["o_stats.png", "o_stats.svg"]
     assert json.loads(run("data", "stats", "o", "--data-dir", tmp_path, "--json").out)["sessions"] == 300
+    # A folder will do, as for convert.
+    assert json.loads(run("data", "stats", tmp_path / "o", "--json").out)["sessions"] == 300
+    assert run("data", "stats", tmp_path / "o", "--out", tmp_path / "g").status == 0
+    assert sorted(path.name for path in (tmp_path / "g").iterdir()) == ["o_stats.png", "o_stats.svg"]
+    assert "holds no data set: expected" in run("data", "stats", tmp_path / "f").line
     done = run("data", "fetch", "retailrocket")
     assert done.status == 2
     assert "log in at https://www.kaggle.com" in done.line
+
+
+def test_convert_says_what_its_source_may_be(run) -> None:
+    words = [word.rstrip(",.") for word in run("data", "convert", "--help").out.split()]
+    for name in re.findall(r"\S+\.(?:txt|inter|parquet)", EXPECTED):
+        assert name in words
+    assert "train_timestamps.txt" in words
+
+
+def test_stats_of_one_file_say_how_it_was_split_and_those_of_a_preparation_what_it_dropped(run, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/sessions.txt").write_text("0,1\n" * 8 + "1,2\n0,1\n")
+    done = run("data", "stats", tmp_path / "one")
+    rule = "the last 20% of the sessions in sessions.txt, in the file's order (there are no times)"
+    assert f"the test part is {rule}\n" in done.out
+    assert json.loads(run("data", "stats", tmp_path / "one", "--json").out)["test_part"] == rule
+    assert "items that training never shows (kept)" in done.out
+    assert "dropped in preparation" not in done.out
+    parts = [["a", "b", "a"]] * 8 + [["x", "a"], ["b", "x", "a", "y"]]
+    rows = [f"{s},{item},{1_463_000_000 + 100 * s + k}" for s, part in enumerate(parts) for k, item in enumerate(part)]
+    (tmp_path / "raw.csv").write_text("s,i,t\n" + "\n".join(rows) + "\n")
+    run("data", "prepare", "--raw", tmp_path / "raw.csv", "--columns", "session=s,item=i,time=t",
+        "--item-clicks", 1, "--out", tmp_path / "made")  # fmt: skip
+    out = run("data", "stats", tmp_path / "made").out
+    assert re.search(r"dropped in preparation: items that training never shows +2\n", out)
+    assert re.search(r"dropped in preparation: clicks on these items +3\n", out)
+    assert re.search(r"dropped in preparation: sessions left with fewer than 2 clicks +1\n", out)
+    assert json.loads(run("data", "stats", tmp_path / "made", "--json").out)["unseen_clicks_dropped"] == 3
 
 
 class _Malicious:

@@ -28,15 +28,18 @@ def data_list(data_dir: Path | None) -> None:
 
 
 @data.command("stats")
-@click.argument("name")
-@click.option("--data-dir", type=click.Path(path_type=Path))
+@click.argument("source")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie (else DISSECT_DATA, cache).")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Draw NAME_stats.svg and .png there.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON on one line.")
-def data_stats(name: str, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
-    """Print what a data set holds: the paper's Table 1, repeats, popularity, what test shares with training."""
+def data_stats(source: str, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
+    """Print what a data set holds: the paper's Table 1, repeats, popularity, what test shares with training.
+
+    SOURCE is the name or the folder of a data set, as for convert.
+    """
     from dissect.experiment.show import show_stats
 
-    show_stats(name, data_dir, as_json, out)
+    show_stats(source, data_dir, as_json, out)
 
 
 @data.command("convert")
@@ -47,7 +50,13 @@ def data_stats(name: str, data_dir: Path | None, out: Path | None, as_json: bool
 def data_convert(source: str, to: str, out: Path, data_dir: Path | None) -> None:
     """Write SOURCE, the name or the folder of a data set, in another format.
 
-    What a format cannot hold (SR-GNN's pickles: times) is left out, and said.
+    A folder holds all_train_seq.txt and test.txt (SR-GNN's pickles), train.txt and test.txt (text or pickles),
+    sessions.txt, NAME.train.inter and NAME.test.inter, NAME.inter, train.parquet and test.parquet, or sessions.parquet.
+    Times are columns, or lie beside text and pickles: train_timestamps.txt and test_timestamps.txt, or timestamps.txt
+    beside sessions.txt. One file is split by the time of each session's last click, in its own order where it has no
+    times. A raw log is first made a data set by prepare.
+
+    What a format cannot hold (SR-GNN's pickles: test sessions of one click) is left out, and said.
     """
     from dissect.data.convert import convert
 

@@ -8,6 +8,7 @@ https://recbole.io/docs/user_guide/data/atomic_files.html
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -59,6 +60,14 @@ def read_inter(path: Path) -> Timed:
         what = f"{len(row)} fields, the header has {len(names)}" if row != [b""] else "the line is blank"
         raise DissectError(f"{path}, line {number}: {what}")
     return _examples(path, names, rows) if SEQUENCE in names else _clicks(path, names, rows)
+
+
+def inter_has_times(path: Path) -> bool:
+    """Whether a ``.inter`` file has the times of its clicks, by its header; False where that is faulty."""
+    with contextlib.suppress(DissectError, OSError), path.open("rb") as file:
+        names = _names(path, file.readline().removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"))
+        return column(names, TIME_NAMES) is not None and (SEQUENCE not in names or TIMES in names)
+    return False
 
 
 def _names(path: Path, head: bytes) -> list[str]:

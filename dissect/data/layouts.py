@@ -13,10 +13,11 @@ from dissect.data.formats import (
     read_bytes,
     read_pickle_examples,
     read_pickle_sessions,
+    read_text,
     read_text_sessions,
 )
-from dissect.data.inter import read_inter
-from dissect.data.parquet import read_parquet
+from dissect.data.inter import inter_has_times, read_inter
+from dissect.data.parquet import parquet_has_times, read_parquet
 from dissect.data.sessions import Dataset, Examples, Sessions, expand, split_validation
 from dissect.data.timed import read_text_times
 from dissect.errors import DissectError
@@ -29,7 +30,7 @@ EXPECTED = (
     "all_train_seq.txt + test.txt, or train.txt + test.txt, or sessions.txt, or NAME.train.inter + NAME.test.inter, "
     "or NAME.inter, or train.parquet + test.parquet, or sessions.parquet"
 )
-#: Times of text sessions lie beside them: name of the sessions -> name of the times.
+#: Times of sessions in text or pickles lie beside them: name of the sessions -> name of the times.
 TEXT_TIMES = {
     "sessions.txt": "timestamps.txt",
     "train.txt": "train_timestamps.txt",
@@ -43,7 +44,7 @@ SPARSE_IDS = 1000
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of one data set: ``train``, ``test`` (None: the last fifth of train) and ``count``.
+    """The files of one data set: ``train``, ``test`` (None: the last fifth of train, see `split_rule`) and ``count``.
 
     ``valid`` is what RecBole calls so; its sessions follow those of ``train``.
     """
@@ -59,13 +60,66 @@ class Layout:
         return [path for path in (self.train, self.valid, self.test, self.count) if path is not None]
 
     def sha256(self) -> str:
-        """SHA-256 over the names and contents of all files."""
+        """SHA-256 over the names and contents of all files, and over the times where they decide on the split.
+
+        Times beside one file of sessions count only if they change the order of its sessions: where they don't, the
+        data set is the same with and without them.
+        """
         digest = hashlib.sha256()
-        for path in self.files:
+        decisive = [self.times] if self.times is not None and not _in_order(self.times) else []
+        for path in [*self.files, *decisive]:
             content = read_bytes(path)
             digest.update(f"{path.name}\0{len(content)}\0".encode())
             digest.update(content)
+        if self.test is None and self.train.suffix in TABLES and self.timed:
+            # The file's order once decided: a run or a parsed copy of that split is not one of this.
+            digest.update(b"split by the time of the last click\0")
         return digest.hexdigest()
+
+    @property
+    def times(self) -> Path | None:
+        """The file of times beside one file of sessions; None where there is none, or there are two files."""
+        name = TEXT_TIMES.get(self.train.name) if self.test is None else None
+        beside = self.train.with_name(name) if name else None
+        return beside if beside is not None and beside.is_file() else None
+
+    @property
+    def timed(self) -> bool:
+        """Whether one file of sessions has times, in it or beside it."""
+        if self.test is not None:
+            return False
+        has_times = HAVE_TIMES.get(self.train.suffix)
+        return self.times is not None if has_times is None else has_times(self.train)
+
+
+def _in_order(path: Path) -> bool:
+    """Whether the last times of all lines ascend; False where one is no number, of which the reader tells."""
+    last = [line.rpartition(b",")[2] for line in read_text(path).split(b"\n")]
+    try:
+        times = np.fromiter(map(float, last), np.float64, len(last))
+    except ValueError:
+        return False
+    return bool((times[1:] >= times[:-1]).all())
+
+
+def split_rule(source: str | Path) -> str | None:
+    """How the one file of a data set was split into training and test, in words.
+
+    Parameters
+    ----------
+    source : str or Path
+        The folder, a data set's ``source``.
+
+    Returns
+    -------
+    str or None
+        None where the parts are two files, or there are no files.
+    """
+    layout = None if source == "generated" else recognise(Path(source))
+    if layout is None or layout.test is not None:
+        return None
+    order = "by the time of their last click" if layout.timed else "in the file's order (there are no times)"
+    return f"the last 20% of the sessions in {layout.train.name}, {order}"
 
 
 def recognise(folder: Path) -> Layout | None:
@@ -90,8 +144,9 @@ def recognise(folder: Path) -> Layout | None:
     return None
 
 
-#: Readers of files with rows, by the files' ending.
+#: Readers of files with rows, by the files' ending; and what tells whether such a file has times.
 TABLES = {".inter": read_inter, ".parquet": read_parquet}
+HAVE_TIMES = {".inter": inter_has_times, ".parquet": parquet_has_times}
 
 #: Seconds for each training click and for each test click.
 Times = tuple[np.ndarray, np.ndarray]
@@ -104,6 +159,9 @@ def read(layout: Layout, name: str, sha256: str) -> Dataset:
     ``num_items.txt``, or to the largest id where that file is missing; so do files with rows, which
     count from 1 where no item is called 0.
 
+    Of one file of sessions the last fifth is for testing: by the time of the last click where there are
+    times (sessions of equal time keep the file's order), else in the file's order.
+
     Raises
     ------
     DissectError
@@ -113,8 +171,22 @@ def read(layout: Layout, name: str, sha256: str) -> Dataset:
 
 
 def read_timed(layout: Layout, name: str, sha256: str, text_times: bool = False) -> tuple[Dataset, Times | None]:
-    """As `read`, with the times of all clicks where the files have them; those of text only on demand."""
-    stamps = None
+    """As `read`, with the times of all clicks where the files have them.
+
+    Parameters
+    ----------
+    layout : Layout
+    name, sha256 : str
+        Of the data set.
+    text_times : bool, default False
+        Also read the times that lie beside two files of text or pickles. Those beside one file are always read: they
+        say which sessions are the last.
+
+    Raises
+    ------
+    DissectError
+        As `read`; also if only one of two files has times, or times are not those of the sessions.
+    """
     if layout.train.suffix in TABLES:
         train, test, items, first, stamps = _read_tables(layout)
     else:
@@ -125,10 +197,8 @@ def read_timed(layout: Layout, name: str, sha256: str, text_times: bool = False)
                 f"{layout.test.parent}: {layout.train.name} is {kinds[0]} and {layout.test.name} is {kinds[1]};"
                 " both must be of one kind"
             )
-        train, test, items = (_read_pickles if pickled else _read_text)(layout)
+        train, test, items, stamps = (_read_pickles if pickled else _read_text)(layout, text_times)
         first = int(pickled)
-        if text_times and not pickled:
-            stamps = _text_times(layout)
     if not (train.lengths > 1).any() or not len(test):
         part = "training" if len(test) else "test"
         raise DissectError(f"{layout.train.parent}: no {part} session has two clicks or more")
@@ -137,18 +207,62 @@ def read_timed(layout: Layout, name: str, sha256: str, text_times: bool = False)
     return Dataset(name, train, test, items, first, sha256, str(layout.train.parent)), times
 
 
-def _text_times(layout: Layout) -> np.ndarray | None:
-    """Times of text sessions, of training and test clicks one after the other; None where a file of them is missing."""
+def read_test_times(layout: Layout) -> np.ndarray | None:
+    """Read the times of the test clicks; of two files only the test part is read.
+
+    Returns
+    -------
+    ndarray of float64, shape (N,), or None
+        One for each of the data set's ``test.clicks``; None where there are no times.
+
+    Raises
+    ------
+    DissectError
+        As `read_timed`.
+    """
+    if layout.test is None:
+        times = read_timed(layout, "", "")[1]
+        return None if times is None else times[1]
+    if layout.test.suffix in TABLES:
+        return TABLES[layout.test.suffix](layout.test).times
+    beside = layout.test.with_name(TEXT_TIMES[layout.test.name])
+    if not beside.is_file():
+        return None
+    pickled = is_pickle(layout.test)
+    return read_text_times(beside, sessions_of((read_pickle_examples if pickled else read_text_sessions)(layout.test)))
+
+
+def _times_beside(layout: Layout, parts: list[Sessions]) -> np.ndarray | None:
+    """Times of text or pickles, of training and test clicks one after the other; None where there are none.
+
+    `parts` are the sessions of each file.
+    """
     files = [path for path in (layout.train, layout.test) if path is not None]
     beside = [path.with_name(TEXT_TIMES[path.name]) for path in files]
-    if not all(path.is_file() for path in beside):
+    there = [path.is_file() for path in beside]
+    if not any(there):
         return None
-    pairs = zip(beside, files, strict=True)
-    return np.concatenate([read_text_times(path, read_text_sessions(sessions)) for path, sessions in pairs])
+    if not all(there):
+        has, lacks = (beside[there.index(which)].name for which in (True, False))
+        raise DissectError(f"{layout.train.parent}: there is {has} and no {lacks}; add it or take the other away")
+    return np.concatenate([read_text_times(path, part) for path, part in zip(beside, parts, strict=True)])
 
 
-def _sessions_of(content: Sessions | Examples) -> Sessions:
-    """The sessions behind examples; sessions are returned as they are."""
+def _split_off(
+    path: Path, sessions: Sessions, times: np.ndarray | None
+) -> tuple[Sessions, Sessions, np.ndarray | None]:
+    """Training and test sessions of one file, and the times of all clicks in this order."""
+    if len(sessions) < 2:
+        raise DissectError(f"{path}: there is one session in it; 2 or more are split into training and test")
+    if times is not None:
+        order = np.argsort(times[sessions.offsets[1:] - 1], kind="stable")
+        clicks = Sessions(np.arange(len(times)), sessions.offsets).take(order).clicks
+        sessions, times = sessions.take(order), times[clicks]
+    return *split_validation(sessions), times
+
+
+def sessions_of(content: Sessions | Examples) -> Sessions:
+    """Return the sessions behind examples; sessions are returned as they are."""
     if isinstance(content, Sessions):
         return content
     heads = np.flatnonzero(np.diff(content.session, prepend=-1))
@@ -167,12 +281,12 @@ def _read_tables(layout: Layout) -> tuple[Sessions, Examples, int, int, np.ndarr
     stamps = [part.times for part in parts if part.times is not None]
     times = np.concatenate(stamps) if len(stamps) == len(parts) else None
     last = parts.pop().content if layout.test is not None else None
-    sessions = [_sessions_of(part.content) for part in parts]
+    sessions = [sessions_of(part.content) for part in parts]
     lengths = np.concatenate([part.lengths for part in sessions])
     clicks = np.concatenate([part.clicks for part in sessions]) - first
     train = Sessions(clicks, np.append(0, np.cumsum(lengths)))
     if last is None:
-        train, rest = split_validation(train)
+        train, rest, times = _split_off(layout.train, train, times)
         test = expand(rest)
     elif isinstance(last, Sessions):
         test = expand(Sessions(last.clicks - first, last.offsets))
@@ -181,32 +295,36 @@ def _read_tables(layout: Layout) -> tuple[Sessions, Examples, int, int, np.ndarr
     return train, test, items, first, times
 
 
-def _read_pickles(layout: Layout) -> tuple[Sessions, Examples, int]:
+def _read_pickles(layout: Layout, timed: bool) -> tuple[Sessions, Examples, int, np.ndarray | None]:
+    """Training sessions, test examples, number of items, and the times of all clicks in this order."""
     if layout.train.name == "train.txt":  # SR-GNN's own train.txt holds prefixes, as test.txt does
-        train = _sessions_of(read_pickle_examples(layout.train))
+        train = sessions_of(read_pickle_examples(layout.train))
     else:
         train = read_pickle_sessions(layout.train)
     items = _count(layout.count) or int(train.clicks.max())
     _check(layout.train, train.clicks, None, 1, items)
     train = Sessions(train.clicks - 1, train.offsets)
     if layout.test is None:
-        train, last = split_validation(train)
-        return train, expand(last), items
+        train, last, times = _split_off(layout.train, train, _times_beside(layout, [train]))
+        return train, expand(last), items, times
     test = read_pickle_examples(layout.test)
     _check(layout.test, test.clicks, None, 1, items)
-    return train, Examples(test.clicks - 1, test.start, test.end, test.session), items
+    times = _times_beside(layout, [train, sessions_of(test)]) if timed else None
+    return train, Examples(test.clicks - 1, test.start, test.end, test.session), items, times
 
 
-def _read_text(layout: Layout) -> tuple[Sessions, Examples, int]:
+def _read_text(layout: Layout, timed: bool) -> tuple[Sessions, Examples, int, np.ndarray | None]:
+    """As `_read_pickles`."""
     train = read_text_sessions(layout.train)
     test = None if layout.test is None else read_text_sessions(layout.test)
     items = _items(layout, [part.clicks for part in (train, test) if part is not None])
     _check(layout.train, train.clicks, train.offsets, 0, items)
     if test is None or layout.test is None:
-        train, test = split_validation(train)
+        train, test, times = _split_off(layout.train, train, _times_beside(layout, [train]))
     else:
         _check(layout.test, test.clicks, test.offsets, 0, items)
-    return train, expand(test), items
+        times = _times_beside(layout, [train, test]) if timed else None
+    return train, expand(test), items, times
 
 
 def _items(layout: Layout, parts: list[np.ndarray]) -> int:

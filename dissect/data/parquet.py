@@ -51,6 +51,16 @@ def read_parquet(path: Path) -> Timed:
     return by_session(path, keys, items.astype(np.int64), times, lambda row: f", row {row + 1}")
 
 
+def parquet_has_times(path: Path) -> bool:
+    """Whether a Parquet file has a column of times; False where it can't be read."""
+    import pyarrow.parquet as pq
+
+    try:
+        return column(pq.read_schema(path).names, TIME_NAMES) is not None
+    except Exception:  # as in `read_parquet`, which tells of it
+        return False
+
+
 def plausible(rows: int, size: int, shown: str) -> None:
     """Refuse a file that claims more rows than its bytes can hold.
 

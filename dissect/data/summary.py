@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 
+from dissect.data.formats import read_bytes
 from dissect.data.sessions import Dataset, Examples, Sessions, expand
+from dissect.errors import DissectError
+
+#: The account that ``dissect data prepare`` leaves beside its files, and what it calls the two rules on the test part.
+ACCOUNT = "preparation.json"
+UNSEEN, SHORT = "test clicks on items that training shows", "of these, sessions of 2 clicks or more"
 
 
 def stats(dataset: Dataset) -> dict[str, int | float]:
@@ -57,6 +66,41 @@ def stats(dataset: Dataset) -> dict[str, int | float]:
         "test_sessions_in_training": sessions_in(test, train),
         "repeated_sessions": _again(train),
     }
+
+
+def dropped(folder: Path) -> dict[str, int]:
+    """What a preparation dropped from the test part, by its own account.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the data set lies.
+
+    Returns
+    -------
+    dict
+        ``unseen_clicks_dropped`` and ``unseen_items_dropped``: test clicks on items that training never shows, and
+        these items; ``test_sessions_dropped``: test sessions of which fewer than two clicks were left. Empty where
+        there is no account: then nothing is known to be dropped.
+
+    Raises
+    ------
+    DissectError
+        If the account can't be read.
+    """
+    path = folder / ACCOUNT
+    if not path.is_file():
+        return {}
+    try:
+        steps = {step["step"]: step for step in json.loads(read_bytes(path))["steps"]}
+        before, after, left = steps[UNSEEN]["before"], steps[UNSEEN]["after"], steps[SHORT]["after"]
+        return {
+            "unseen_clicks_dropped": int(before["clicks"] - after["clicks"]),
+            "unseen_items_dropped": int(before["items"] - after["items"]),
+            "test_sessions_dropped": int(before["sessions"] - left["sessions"]),
+        }
+    except (ValueError, KeyError, TypeError):
+        raise DissectError(f"{path}: not the account of a preparation; make it again, or take the file away") from None
 
 
 def popularity(dataset: Dataset) -> np.ndarray:

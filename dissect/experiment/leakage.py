@@ -16,6 +16,7 @@ import torch
 
 from dissect.batch import Batch
 from dissect.data import Dataset, Examples, expand
+from dissect.data.layouts import split_rule
 from dissect.data.summary import fingerprints, heads, session_fingerprints
 from dissect.errors import DissectError
 from dissect.experiment.spec import Spec
@@ -67,7 +68,9 @@ def guard(data: Dataset, spec: Spec, quiet: bool = False) -> dict[str, Any]:
 
 def checks(data: Dataset, splits: Splits, spec: Spec) -> list[Check]:
     """Every check of a data set and its splits; none raises."""
+    rule = split_rule(data.source)
     found = [
+        *([] if rule is None else [Check("split", True, f"the test part is {rule}")]),
         test_apart(data),
         validation_by_session(data, splits),
         prefixes_after_split(splits, data.last_only),

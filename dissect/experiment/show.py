@@ -113,35 +113,46 @@ STATS = {
         "repeated_examples": "examples that are training examples too",
         "test_sessions_in_training": "sessions that are training sessions too",
         "test_items": "items",
-        "test_items_unseen": "items that training never shows",
-        "unseen_targets": "examples with such a target (kept: each is a miss)",
+        "test_items_unseen": "items that training never shows (kept)",
+        "unseen_targets": "examples whose target training never shows (kept: each is a miss)",
+        "unseen_items_dropped": "dropped in preparation: items that training never shows",
+        "unseen_clicks_dropped": "dropped in preparation: clicks on these items",
+        "test_sessions_dropped": "dropped in preparation: sessions left with fewer than 2 clicks",
     },
 }
 
 
-def show_stats(name: str, data_dir: Path | None, as_json: bool, out: Path | None = None) -> None:
-    """Print what a data set holds; with `out` also draw it there."""
+def show_stats(source: str, data_dir: Path | None, as_json: bool, out: Path | None = None) -> None:
+    """Print what a data set holds, given by its name or its folder; with `out` also draw it there."""
     from dissect.data import load
-    from dissect.data.summary import curves, stats
+    from dissect.data.convert import named_folder
+    from dissect.data.layouts import read, split_rule
+    from dissect.data.summary import curves, dropped, stats
 
-    dataset = load(name, data_dir=data_dir)
-    found = stats(dataset)
+    layout = named_folder(source, data_dir)
+    if layout is None:
+        dataset = load(source, data_dir=data_dir)
+    else:
+        dataset = read(layout, layout.train.parent.resolve().name, layout.sha256())
+    found = stats(dataset) | dropped(Path(dataset.source))
+    rule = split_rule(dataset.source)
     written = []
     if out is not None:
         from dissect.report.data_figure import write_stats_figure
 
-        written = write_stats_figure(name, found, curves(dataset), out)
+        written = write_stats_figure(dataset.name, found, curves(dataset), out)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(found if rule is None else {**found, "test_part": rule}))
         return
     width = max(len(label) for labels in STATS.values() for label in labels.values())
     for heading, labels in STATS.items():
         print(heading)
         for key, label in labels.items():
-            value = found[key]
-            print(
-                f"  {label:{width}}  {value:>12,}" if isinstance(value, int) else f"  {label:{width}}  {value:>12,.4g}"
-            )
+            if (value := found.get(key)) is not None:  # what was dropped is known of a prepared data set alone
+                number = f"{value:>12,}" if isinstance(value, int) else f"{value:>12,.4g}"
+                print(f"  {label:{width}}  {number}")
+    if rule is not None:
+        print(f"the test part is {rule}")
     for path in written:
         print(path)
 

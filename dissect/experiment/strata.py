@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect.data import Dataset, Examples, load
+from dissect.data.layouts import TEXT_TIMES, read_test_times, recognise
 from dissect.errors import DissectError
 from dissect.report.runs import Run
 
 Array = NDArray[Any]
-#: Beside a data set's files, of its test sessions or of all: a line for each session, as many UNIX times in seconds as
-#: it has clicks, between commas.
-TIMES = ("test_timestamps.txt", "timestamps.txt")
 _DAY = 86400
 
 
@@ -44,35 +42,20 @@ def days(data: Dataset) -> Array:
     Raises
     ------
     DissectError
-        If the data set has no times, or they are not those of its sessions.
+        If the data set has no times or has changed since it was loaded, or its times are no UNIX times in seconds.
     """
-    path = next((file for name in TIMES if (file := Path(data.source) / name).is_file()), None)
-    if path is None:
-        raise DissectError(f"data set {data.name!r} has no times: no {' or '.join(TIMES)} in {data.source}")
-    clicks = data.test.clicks
-    lines = path.read_text().splitlines()
-    fields = [line.split(",") for line in lines]
-    ends = np.cumsum([len(row) for row in fields])
-    # The test sessions are the last ones, and end where the file does.
-    first = ends[-1] - len(clicks) if len(ends) else -1
-    starts = np.unique(data.test.start)
-    if first < 0 or not np.isin(starts + first, np.append(0, ends)).all():
-        raise DissectError(f"{path} does not hold a time for each click of the sessions of {data.name!r}")
-    try:
-        times = np.array([float(x) for row in fields for x in row][first:])
-    except ValueError:
-        number = next(n for n, line in enumerate(lines, 1) if not _numbers(line))
-        raise DissectError(f"{path}, line {number}: not UNIX times between commas") from None
+    layout = None if data.source == "generated" else recognise(Path(data.source))
+    times = None if layout is None else read_test_times(layout)
+    if layout is None or times is None:
+        raise DissectError(
+            f"data set {data.name!r} has no times: {data.source} holds no column of them (timestamp, time) and no file "
+            f"of them ({', '.join(dict.fromkeys(TEXT_TIMES.values()))})"
+        )
+    if layout.sha256() != data.sha256:
+        raise DissectError(f"data set {data.name!r} has changed since it was loaded from {data.source}")
     if not ((times > 0) & (times < 1e11)).all():
-        raise DissectError(f"{path}: not UNIX times in seconds")
+        raise DissectError(f"the times of {data.name!r} in {data.source} are not UNIX times in seconds")
     return (times[data.test.end] // _DAY).astype(np.int32)
-
-
-def _numbers(line: str) -> bool:
-    try:
-        return bool([float(x) for x in line.split(",")])
-    except ValueError:
-        return False
 
 
 def strata_arrays(data: Dataset) -> dict[str, Array]:

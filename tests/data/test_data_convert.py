@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dissect.data import Examples, Sessions, expand, load
-from dissect.data.convert import FORMATS, convert
+from dissect.data.convert import FORMATS, convert, estimated_bytes
 from dissect.data.layouts import read_timed, recognise
+from dissect.data.prepare import archive
+from dissect.data.prepare.prepare import prepare
+from dissect.data.prepare.recipes import recipe
 from dissect.data.sessions import whole_sessions
 from dissect.errors import DissectError
 
@@ -32,6 +35,21 @@ def place(folder, train, test, items, times=None):
     (folder / "num_items.txt").write_text(str(items))
     for k, (part, sessions) in enumerate((("train", train), ("test", test))):
         (folder / f"{part}.txt").write_text("".join(",".join(map(str, s)) + "\n" for s in sessions))
+        if times is not None:
+            lines = "".join(",".join(map(repr, row)) + "\n" for row in times[k])
+            (folder / f"{part}_timestamps.txt").write_text(lines)
+    return folder
+
+
+def place_pickles(folder, train, test, items, times=None):
+    """SR-GNN's pickles, as their own code would write them, with times as `place` has them."""
+    folder.mkdir(parents=True)
+    (folder / "num_items.txt").write_text(str(items))
+    named = [[[item + 1 for item in session] for session in part] for part in (train, test)]
+    rows = [s[: end + 1] for s in named[1] for end in range(len(s) - 1, 0, -1)]
+    (folder / "all_train_seq.txt").write_bytes(pickle.dumps(named[0]))
+    (folder / "test.txt").write_bytes(pickle.dumps(([row[:-1] for row in rows], [row[-1] for row in rows])))
+    for k, part in enumerate(("train", "test")):
         if times is not None:
             lines = "".join(",".join(map(repr, row)) + "\n" for row in times[k])
             (folder / f"{part}_timestamps.txt").write_text(lines)
@@ -70,11 +88,15 @@ def data_sets(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=data_sets(), chain=st.lists(st.sampled_from(list(FORMATS)), min_size=1, max_size=3))
-def test_nothing_is_lost_on_the_way_through_any_formats(data, chain):
+@given(data=data_sets(), chain=st.lists(st.sampled_from(list(FORMATS)), min_size=1, max_size=3), pickled=st.booleans())
+def test_nothing_is_lost_on_the_way_through_any_formats(data, chain, pickled):
     train, test, items, times = data
+    if pickled:  # pickles hold no test session of one click
+        if times is not None:
+            times = [times[0], [row for row in times[1] if len(row) > 1]]
+        test = [session for session in test if len(session) > 1]
     with tempfile.TemporaryDirectory() as name:
-        folder = place(Path(name) / "source", train, test, items, times)
+        folder = (place_pickles if pickled else place)(Path(name) / "source", train, test, items, times)
         notes = []
         for k, to in enumerate([*chain, "text"]):
             notes += convert(str(folder), to, Path(name) / f"step{k}")
@@ -87,11 +109,11 @@ def test_nothing_is_lost_on_the_way_through_any_formats(data, chain):
     assert parts == expected
     assert found == items
     assert any("of one click" in note for note in notes) == (expected != [train, test])
-    if times is None or "srgnn" in chain:
+    if times is None:
         assert stamps is None
     else:
         assert stamps == [[s for s in part if len(s) > 1 or k not in dropped] for k, part in enumerate(times)]
-    assert any("left out: the times" in note for note in notes) == (times is not None and "srgnn" in chain)
+    assert not any("left out: the times" in note for note in notes)
 
 
 def test_the_files_of_each_format(tmp_path):
@@ -100,8 +122,10 @@ def test_the_files_of_each_format(tmp_path):
         convert(str(source), to, tmp_path / to / "shop")
     srgnn = tmp_path / "srgnn" / "shop"
     assert sorted(path.name for path in srgnn.iterdir()) == [
-        "all_train_seq.txt", "num_items.txt", "test.txt", "train.txt",
+        "all_train_seq.txt", "num_items.txt", "test.txt", "test_timestamps.txt", "train.txt", "train_timestamps.txt",
     ]  # fmt: skip
+    assert (srgnn / "train_timestamps.txt").read_text() == "1,2.5,3\n4\n"
+    assert (srgnn / "test_timestamps.txt").read_text() == "5,6\n"
     assert pickle.loads((srgnn / "all_train_seq.txt").read_bytes()) == [[1, 2, 3], [4]]
     assert pickle.loads((srgnn / "train.txt").read_bytes()) == ([[1, 2], [1]], [3, 2])
     assert pickle.loads((srgnn / "test.txt").read_bytes()) == ([[3]], [1])
@@ -138,6 +162,47 @@ def test_examples_that_are_not_all_prefixes_need_a_format_of_examples(tmp_path):
     convert(str(tmp_path / "s"), "inter-sequence", tmp_path / "a")
     convert(str(tmp_path / "a"), "srgnn", tmp_path / "b")
     assert pickle.loads((tmp_path / "b/test.txt").read_bytes()) == test
+
+
+def test_times_stay_behind_only_where_pickles_would_join_two_sessions(tmp_path):
+    (tmp_path / "s").mkdir()
+    head = "session_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp_list:float_seq\ttimestamp:float\n"
+    (tmp_path / "s/s.train.inter").write_text(head + "1\t1 2\t3\t1 2\t3\n")
+    (tmp_path / "s/s.test.inter").write_text(head + "2\t1 2\t3\t5 6\t7\n3\t3 1\t2\t8 8\t9\n")
+    lines = convert(str(tmp_path / "s"), "srgnn", tmp_path / "told")
+    assert lines == [f"{tmp_path}/told: 1 training and 2 test sessions of s (3 items, with times) as srgnn"]
+    assert (tmp_path / "told/test_timestamps.txt").read_text() == "5,6,7\n8,8,9\n"
+    # The second row continues the first one's items at other times: it is of another session.
+    (tmp_path / "s/s.test.inter").write_text(head + "2\t1 2\t3\t5 6\t7\n3\t1\t2\t8\t9\n")
+    lines = convert(str(tmp_path / "s"), "srgnn", tmp_path / "joined")
+    assert "without times" in lines[0]
+    assert lines[-1].startswith("left out: the times; as pickles, some test examples can't be told")
+    assert not list((tmp_path / "joined").glob("*timestamps*"))
+
+
+def test_what_prepare_made_as_pickles_keeps_its_times(tmp_path):
+    raw = tmp_path / "train-item-views.csv"
+    days = [(f"2016-05-{1 + s // 20:02d}", s) for s in range(300)]
+    rows = "".join(f"{s};NA;{s % 3 + k};{1000 * (s + k)};{day}\n" for day, s in days for k in range(3))
+    raw.write_text("sessionId;userId;itemId;timeframe;eventdate\n" + rows)
+    prepare(recipe("diginetica"), raw, tmp_path / "made", lambda line: None, quiet=True)
+    convert(str(tmp_path / "made"), "text", tmp_path / "text")
+    for name in ("train_timestamps.txt", "test_timestamps.txt"):
+        assert (tmp_path / "text" / name).read_text() == (tmp_path / "made" / name).read_text()
+    convert(str(tmp_path / "text"), "srgnn", tmp_path / "back")
+    for name in ("train_timestamps.txt", "test_timestamps.txt"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "made" / name).read_bytes()
+
+
+@pytest.mark.parametrize("layout", [place, place_pickles])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_one_file_of_times_alone_is_told(tmp_path, layout, part):
+    source = layout(tmp_path / "s", [[0, 1]], [[1, 0]], 2, [[[1.0, 2.0]], [[3.0, 4.0]]])
+    other = {"train": "test", "test": "train"}[part]
+    (source / f"{part}_timestamps.txt").unlink()
+    with pytest.raises(DissectError, match=f"s: there is {other}_timestamps.txt and no {part}_timestamps.txt; add it"):
+        convert(str(source), "parquet", tmp_path / "out")
+    assert load("s", tmp_path).items == 2  # a run doesn't need them
 
 
 @pytest.mark.parametrize("wrong", ["last", "order", "none"])
@@ -187,9 +252,64 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, to):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(DissectError, match=r"can't write .*out: No space left"):
-        convert(str(source), to, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["s"]
+    (tmp_path / "mine").mkdir()
+    for out in ("out", "x/y/out", "mine/x/out"):
+        with pytest.raises(DissectError, match=r"can't write .*out: No space left"):
+            convert(str(source), to, tmp_path / out)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir()) == ["mine", "s"]
+
+
+def test_folders_made_on_the_way_stay_where_something_else_lies_in_them(tmp_path, monkeypatch):
+    source = place(tmp_path / "s", [[0, 1]], [[1, 0]], 2)
+
+    def full(*_):
+        (tmp_path / "x/other").mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DissectError, match="No space left"):
+        convert(str(source), "text", tmp_path / "x/y/out")
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_too_little_disk_is_said_before_anything_is_written(tmp_path, monkeypatch, to):
+    source = place(tmp_path / "s", [[0, 1]] * 3000, [[1, 0]], 2, [[[1.0, 2.0]] * 3000, [[3.0, 4.0]]])
+    convert(str(source), to, tmp_path / "there")
+    taken = sum(path.stat().st_size for path in (tmp_path / "there").iterdir())
+    monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: type("Usage", (), {"free": taken - 1})())
+    line = rf"out: s as {to} takes 0\.\d MB and 0\.\d MB are free; make room"
+    with pytest.raises(DissectError, match=line) as caught:
+        convert(str(source), to, tmp_path / "x/out")
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s", "there"]
+
+
+@pytest.mark.parametrize("items", [200, 30_000, 100_000])
+@pytest.mark.parametrize("to", FORMATS)
+def test_the_estimate_of_the_bytes_is_near_and_above(tmp_path, to, items):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 12, 2_000)
+    clicks = rng.integers(0, items, lengths.sum())
+    sessions = [part.tolist() for part in np.split(clicks, np.cumsum(lengths)[:-1])]
+    times = [(1_463_097_610 + 100 * k + np.arange(n)).astype(float).tolist() for k, n in enumerate(lengths)]
+    parts = (sessions[:1600], sessions[1600:])
+    for stamps in (None, (times[:1600], times[1600:])):
+        source = place(tmp_path / f"s{stamps is None}", *parts, items, stamps)
+        layout = recognise(source)
+        assert layout is not None
+        estimate = estimated_bytes(to, *read_timed(layout, "x", "0", text_times=True))
+        convert(str(source), to, tmp_path / f"o{stamps is None}")
+        taken = sum(path.stat().st_size for path in (tmp_path / f"o{stamps is None}").iterdir())
+        assert taken <= estimate <= taken * (5 if to == "parquet" else 1.6) + 4096
+
+
+def test_the_working_directory_can_be_the_folder(tmp_path, monkeypatch):
+    source = place(tmp_path / "s", [[0, 1]], [[1, 0]], 2)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    convert(str(source), "inter", ".")
+    assert (tmp_path / "here/here.train.inter").is_file()
 
 
 def test_single_files_and_recboles_validation_part(tmp_path):

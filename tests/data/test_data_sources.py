@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import pickle
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from dissect.data import load
+from dissect.data import load, split_validation
+from dissect.data.cache import remember
+from dissect.data.layouts import read, read_timed, recognise, split_rule
 from dissect.data.sources import available, fetch, stats
 from dissect.errors import DissectError
 
@@ -52,11 +58,108 @@ def test_text_counts_items_from_zero_with_and_without_their_number(root):
     assert dataset.test.targets.tolist() == [0, 3]
 
 
-def test_one_file_of_sessions_is_split_in_time(root):
+def test_one_file_of_sessions_without_times_is_split_in_its_order(root):
     place_text(root / "a", sessions="".join(f"{i},{i + 1}\n" for i in range(10)))
     dataset = load("a", root)
     assert len(dataset.train) == 8
     assert dataset.test.targets.tolist() == [9, 10]
+    assert split_rule(dataset.source) == (
+        "the last 20% of the sessions in sessions.txt, in the file's order (there are no times)"
+    )
+
+
+#: Ten sessions of two clicks, on items s and s + 1, that end at these times: newest first, but for two of equal time.
+ENDS = [90, 80, 80, 60, 50, 40, 30, 20, 10, 0]
+#: The same, oldest first; of equal times the one that stands first in the file is first.
+SORTED = [9, 8, 7, 6, 5, 4, 3, 1, 2, 0]
+
+
+def newest_first(folder, form):
+    folder.mkdir(parents=True)
+    rows = [(s, s + k, end + k) for s, end in enumerate(ENDS) for k in range(2)]
+    if form == "inter":
+        head = "session_id:token\titem_id:token\ttimestamp:float\n"
+        (folder / "x.inter").write_text(head + "".join("\t".join(map(str, row)) + "\n" for row in rows))
+    elif form == "sequence":
+        head = "item_id_list:token_seq\titem_id:token\ttimestamp_list:float_seq\ttimestamp:float\n"
+        lines = (f"{s}\t{s + 1}\t{end}\t{end + 1}\n" for s, end in enumerate(ENDS))
+        (folder / "x.inter").write_text(head + "".join(lines))
+    elif form == "parquet":
+        names = ("session_id", "item_id", "timestamp")
+        columns = {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+        pq.write_table(pa.table(columns), folder / "sessions.parquet")
+    else:
+        times = "".join(f"{end},{end + 1}\n" for end in ENDS)
+        sessions = [[s, s + 1] for s in range(10)]
+        if form == "text":
+            place_text(folder, sessions="".join(f"{a},{b}\n" for a, b in sessions), timestamps=times)
+        else:
+            (folder / "sessions.txt").write_bytes(pickle.dumps([[a + 1, b + 1] for a, b in sessions]))
+            (folder / "timestamps.txt").write_text(times)
+
+
+@pytest.mark.parametrize("form", ["text", "pickle", "inter", "sequence", "parquet"])
+def test_one_file_of_sessions_is_split_by_the_time_of_the_last_click(root, form):
+    newest_first(root / "a", form)
+    for _ in range(2):  # the second time from the parsed copy
+        dataset = load("a", root)
+        assert dataset.train.clicks[::2].tolist() == SORTED[:8]
+        assert dataset.test.clicks[::2].tolist() == SORTED[8:]
+        assert dataset.test.targets.tolist() == [s + 1 for s in SORTED[8:]]
+        _, valid = split_validation(dataset.train)  # the next to last in time
+        assert valid.clicks[::2].tolist() == SORTED[6:8]
+    layout = recognise(root / "a")
+    assert layout is not None
+    times = read_timed(layout, "a", "")[1]
+    assert times is not None
+    assert [part[::2].tolist() for part in times] == [[ENDS[s] for s in part] for part in (SORTED[:8], SORTED[8:])]
+    rule = f"the last 20% of the sessions in {layout.train.name}, by the time of their last click"
+    assert split_rule(root / "a") == rule
+
+
+def test_times_that_change_the_order_are_part_of_what_the_data_set_is(root):
+    place_text(root / "a", sessions="".join(f"{i},{i + 1}\n" for i in range(10)))
+    alone = load("a", root)
+    # In order, with two of equal time: the data set is the one without times, and so is its parsed copy.
+    place_text(root / "a", timestamps="".join(f"{max(i, 3)},{max(i, 3)}\n" for i in range(10)))
+    assert load("a", root).sha256 == alone.sha256
+    # Out of order: another one, though its sessions are the same, and not what was kept before.
+    place_text(root / "a", timestamps="".join(f"{9 - i},{9 - i}\n" for i in range(10)))
+    turned = load("a", root)
+    assert turned.sha256 != alone.sha256
+    assert turned.test.clicks.tolist() == [1, 2, 0, 1]
+    place_text(root / "a", timestamps="".join(f"{(i + 5) % 10},{(i + 5) % 10}\n" for i in range(10)))
+    assert load("a", root).test.clicks.tolist() == [3, 4, 4, 5]
+    place_text(root / "a", timestamps="0,0\n" * 9 + "0,noon\n")
+    with pytest.raises(DissectError, match=r"a/timestamps\.txt, line 10: 'noon' is not a time"):
+        load("a", root)
+
+
+def test_a_parsed_copy_of_a_table_split_in_the_files_order_is_not_used(root):
+    newest_first(root / "a", "inter")
+    layout = recognise(root / "a")
+    assert layout is not None
+    content = layout.train.read_bytes()
+    before = hashlib.sha256(f"x.inter\0{len(content)}\0".encode() + content).hexdigest()  # no word of the split in it
+    stale = dataclasses.replace(read(layout, "a", before), items=99)
+    remember(stale)
+    assert load("a", root).items == 11
+    # Without times nothing has changed, and nothing is said.
+    (root / "b").mkdir()
+    content = b"session_id:token\titem_id:token\n" + b"".join(b"%d\t%d\n" % (i // 2, i) for i in range(20))
+    (root / "b/x.inter").write_bytes(content)
+    expected = hashlib.sha256(f"x.inter\0{len(content)}\0".encode() + content).hexdigest()
+    assert load("b", root).sha256 == expected
+
+
+def test_two_files_keep_their_order_whatever_the_times(root):
+    place_text(root / "a", train="0,1\n2,3\n", test="1,0\n2,1\n")
+    place_text(root / "a", train_timestamps="9,9\n1,1\n", test_timestamps="20,20\n10,10\n")
+    dataset = load("a", root)
+    assert dataset.train.clicks.tolist() == [0, 1, 2, 3]
+    assert dataset.test.targets.tolist() == [0, 1]
+    assert split_rule(dataset.source) is None
+    assert split_rule("generated") is None
 
 
 def test_the_kind_is_told_by_content_not_by_name(root):
@@ -83,6 +186,7 @@ def test_the_kind_is_told_by_content_not_by_name(root):
         ),
         ({"train": "0,1\n", "test": "0,1\n", "num_items": "many"}, r"num_items\.txt, line 1: 'many' is not"),
         ({"train": "0,1\n", "test": "0,1\n", "num_items": "0"}, r"num_items\.txt, line 1: '0' is not"),
+        ({"sessions": "0,1\n"}, r"sessions\.txt: there is one session in it; 2 or more"),
         ({"train": "0\n1\n", "test": "0,1\n"}, "no training session"),
         ({"train": "0,1\n", "test": "0\n"}, "no test session"),
         ({"train": "0,1\n", "test": ""}, r"test\.txt: the file is empty"),

@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dissect.data import Dataset, Sessions, expand
-from dissect.data.summary import curves, gini, share_of_top, stats
+from dissect.data.prepare.own import own
+from dissect.data.prepare.prepare import prepare
+from dissect.data.summary import curves, dropped, gini, share_of_top, stats
+from dissect.errors import DissectError
 
 
 def data(train, test, items):
@@ -49,3 +52,23 @@ def test_what_the_figure_draws():
     assert found["test_lengths"] == [0.0, 1.0]
     assert found["items"] == [0, 0.25, 0.5, 0.75, 1]
     assert found["clicks"] == pytest.approx([0, 4 / 6, 5 / 6, 1, 1])
+
+
+def test_what_a_preparation_dropped_from_the_test_part(tmp_path):
+    # Ten sessions; the last two are for testing. Of these session 8 has a click on an item of its own and one more,
+    # so it falls below two clicks; session 9 has such a click and two others.
+    parts = [["a", "b", "a"]] * 8 + [["x", "a"], ["b", "x", "a", "y"]]
+    rows = [f"{s},{item},{1_463_000_000 + 100 * s + k}" for s, part in enumerate(parts) for k, item in enumerate(part)]
+    (tmp_path / "raw.csv").write_text("s,i,t\n" + "\n".join(rows) + "\n")
+    prepare(
+        own("session=s,item=i,time=t", item_clicks=1), tmp_path / "raw.csv", tmp_path / "made", lambda line: None,
+        quiet=True,
+    )  # fmt: skip
+    assert dropped(tmp_path / "made") == {
+        "unseen_clicks_dropped": 3, "unseen_items_dropped": 2, "test_sessions_dropped": 1,
+    }  # fmt: skip
+    assert dropped(tmp_path) == {}
+    for wrong in ("", "[]", "{", '{"steps": []}', '{"steps": [1]}'):
+        (tmp_path / "preparation.json").write_text(wrong)
+        with pytest.raises(DissectError, match=r"preparation\.json: (not the account|the file is empty)"):
+            dropped(tmp_path)

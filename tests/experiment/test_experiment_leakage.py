@@ -220,3 +220,15 @@ def test_a_run_prints_and_records_its_checks(model, refit, toy_data, tmp_path, c
     assert all(check["ok"] for check in stored.values())
     start_run(model, dict(options), out=tmp_path, init=None, force=True, quiet=True)
     assert "checked" not in capsys.readouterr().err
+
+
+def test_how_one_file_was_split_is_said(tmp_path):
+    (tmp_path / "sessions.txt").write_text("0,1\n1,2\n")
+    line = "the test part is the last 20% of the sessions in sessions.txt, "
+    check = found(dataclasses.replace(data(), source=str(tmp_path)))["split"]
+    assert (check.ok, check.text) == (True, line + "in the file's order (there are no times)")
+    (tmp_path / "timestamps.txt").write_text("0,1\n1,2\n")
+    assert found(dataclasses.replace(data(), source=str(tmp_path)))["split"].text == (
+        line + "by the time of their last click"
+    )
+    assert "split" not in found(data())

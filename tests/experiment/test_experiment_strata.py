@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from dissect.data import Dataset, Examples, Sessions, load
+from dissect.data.convert import convert
 from dissect.errors import DissectError
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
@@ -52,28 +56,87 @@ def test_days_are_those_of_the_targets(tmp_path: Path) -> None:
     data = load("small", data_dir=folder(tmp_path / "a", timestamps=DAYS), cache=False)
     assert days(data).tolist() == [3, 2, 1]
     assert strata_arrays(data)["day"].tolist() == [3, 2, 1]
-    of_test = load("small", data_dir=folder(tmp_path / "b", test_timestamps="1,2,864000,5\n"), cache=False)
-    assert days(of_test).tolist() == [0, 10, 0]
+
+
+def two_files(root: Path, form: str) -> Path:
+    """The sessions of `folder` with their times, in the given form; those for training are not in order of time."""
+    train, test = [[0, 1, 2], [1, 2], [3, 1], [2, 4]], [[1, 0, 1, 5]]
+    stamps = [[[30, 31, 32], [20, 21], [10, 11], [40, 41]], [[86399, 86400, 172800, 259200.5]]]
+    source = root / "text/small"
+    source.mkdir(parents=True)
+    for part, sessions, times in zip(("train", "test"), (train, test), stamps, strict=True):
+        for name, rows in ((part, sessions), (f"{part}_timestamps", times)):
+            (source / f"{name}.txt").write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    if form != "text":
+        convert(str(source), form, root / form / "small")
+    return root / form
+
+
+@pytest.mark.parametrize("form", ["text", "srgnn", "inter", "inter-sequence", "parquet"])
+def test_days_of_every_form_that_has_times(form: str, tmp_path: Path) -> None:
+    root = two_files(tmp_path, form)
+    assert days(load("small", data_dir=root, cache=False)).tolist() == [3, 2, 1]
+    if form in ("text", "srgnn"):  # the test part's times are enough
+        (root / "small/train_timestamps.txt").unlink()
+        assert days(load("small", data_dir=root, cache=False)).tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("form", ["inter", "parquet"])
+def test_days_of_one_file_with_a_column_of_times(form: str, tmp_path: Path) -> None:
+    root = two_files(tmp_path, form)
+    where = root / "small"
+    if form == "inter":
+        head, *train = (where / "small.train.inter").read_text().splitlines(keepends=True)
+        test = (where / "small.test.inter").read_text().splitlines(keepends=True)[1:]
+        content = (head + "".join(test + train)).encode()  # the newest session first
+    else:
+        tables = [pq.read_table(where / f"{part}.parquet") for part in ("test", "train")]
+        times = [pc.cast(table["timestamp"], pa.float64()) for table in tables]
+        tables = [t.set_column(2, "timestamp", column) for t, column in zip(tables, times, strict=True)]
+        pq.write_table(pa.concat_tables(tables), tmp_path / "all.parquet")
+        content = (tmp_path / "all.parquet").read_bytes()
+    for path in where.iterdir():
+        path.unlink()
+    (where / {"inter": "all.inter", "parquet": "sessions.parquet"}[form]).write_bytes(content)
+    data = load("small", data_dir=root, cache=False)
+    assert days(data).tolist() == [3, 2, 1]
+    assert strata_arrays(data)["day"].tolist() == [3, 2, 1]
+
+
+def test_days_of_a_data_set_that_has_changed_are_refused(tmp_path: Path) -> None:
+    root = two_files(tmp_path, "text")
+    data = load("small", data_dir=root, cache=False)
+    (root / "small/test.txt").write_text("1,0,2,5\n")
+    with pytest.raises(DissectError, match="'small' has changed since it was loaded"):
+        days(data)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (DAYS.replace("86399,", ""), "does not hold a time for each click of the sessions of 'small'"),
-        ("1,2\n", "does not hold a time for each click"),
-        ("", "does not hold a time for each click"),
-        (DAYS.replace("86400", "noon"), "line 5: not UNIX times between commas"),
-        (DAYS.replace("86400", "1e14"), "not UNIX times in seconds"),
-        (DAYS.replace("86400", "nan"), "not UNIX times in seconds"),
+        ("86399,172800,259200.5\n", "line 1: 3 times for a session of 4 clicks"),
+        ("1,2,3,4\n1,2\n", "2 lines of times for 1 sessions"),
+        ("", "the file is empty"),
+        ("86399,noon,172800,259200.5\n", "line 1: 'noon' is not a time"),
+        ("1,2,3,1e14\n", "not UNIX times in seconds"),
+        ("1,2,3,nan\n", "line 1: 'nan' is not a time"),
     ],
 )
 def test_times_that_are_not_the_sessions_are_refused(text: str, message: str, tmp_path: Path) -> None:
-    data = load("small", data_dir=folder(tmp_path, timestamps=text), cache=False)
+    root = two_files(tmp_path, "text")
+    (root / "small/test_timestamps.txt").write_text(text)
+    data = load("small", data_dir=root, cache=False)
     with pytest.raises(DissectError, match=message) as caught:
         days(data)
-    assert "timestamps.txt" in str(caught.value)
+    assert str(root / "small") in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "day" not in strata_arrays(data)  # a run goes on without
+
+
+def test_one_file_whose_times_are_not_its_sessions_is_not_split(tmp_path: Path) -> None:
+    root = folder(tmp_path, timestamps=DAYS.replace("86399,", ""))
+    with pytest.raises(DissectError, match=r"timestamps\.txt, line 5: 3 times for a session of 4 clicks"):
+        load("small", data_dir=root, cache=False)
 
 
 def test_a_data_set_made_on_the_spot_has_no_times() -> None:
@@ -81,7 +144,7 @@ def test_a_data_set_made_on_the_spot_has_no_times() -> None:
     data = Dataset(
         "made", train, Examples(np.array([0, 1]), np.array([0]), np.array([1]), np.array([0])), 2, 0, "", "generated"
     )
-    with pytest.raises(DissectError, match=r"data set 'made' has no times: no test_timestamps\.txt or timestamps"):
+    with pytest.raises(DissectError, match=r"data set 'made' has no times: generated holds no column of them"):
         days(data)
 
 
