@@ -16,7 +16,7 @@ import torch
 
 from dissect.batch import Batch
 from dissect.data import Dataset, Examples, expand
-from dissect.data.layouts import split_rule
+from dissect.data.layouts import end_times, split_rule
 from dissect.data.summary import fingerprints, heads, session_fingerprints
 from dissect.errors import DissectError
 from dissect.experiment.spec import Spec
@@ -72,6 +72,7 @@ def checks(data: Dataset, splits: Splits, spec: Spec) -> list[Check]:
     found = [
         *([] if rule is None else [Check("split", True, f"the test part is {rule}")]),
         test_apart(data),
+        *test_later(data),
         validation_by_session(data, splits),
         prefixes_after_split(splits, data.last_only),
         duplicates(data, splits),
@@ -114,6 +115,28 @@ def test_apart(data: Dataset) -> Check:
         f"({100 * equal.mean():.1f}%; of training's own {100 * twin.mean():.1f}% equal another; all kept)"
     )
     return Check("test", True, text, counts)
+
+
+def test_later(data: Dataset) -> list[Check]:
+    """Training is earlier than the test part, on the whole; nothing where there are no times to say so by.
+
+    What is left over counts as well: a preparation that splits by the day lets sessions of one day overlap.
+    """
+    try:
+        ends = end_times(data.source)
+    except DissectError as error:  # times are no part of what is trained on
+        return [Check("time", True, f"not checked: {error}")]
+    if ends is None:
+        return []
+    train, test = ends
+    late = int((train > test.min()).sum())
+    counts = {"train_sessions_after_first_test_session": late}
+    if np.median(train) > np.median(test):
+        text = f"most training sessions end after most of test's ({data.source} holds the times)"
+        return [Check("time", False, text, counts)]
+    return [
+        Check("time", True, f"{late:,} of {len(train):,} training sessions end after the first test session", counts)
+    ]
 
 
 def refit_on_all(data: Dataset, splits: Splits) -> Check:

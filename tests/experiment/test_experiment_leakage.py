@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dissect.batch import Batch
-from dissect.data import Dataset, Examples, Sessions, expand
+from dissect.data import Dataset, Examples, Sessions, expand, load
+from dissect.data.convert import convert
 from dissect.errors import DissectError
 from dissect.experiment import leakage
 from dissect.experiment.leakage import checks, guard
@@ -85,6 +86,32 @@ def test_equal_sessions_of_two_clicks_are_kept():
     test = sessions(*([i, 7 - i] for i in range(8)), *([i, i] for i in range(8)))
     assert found(data(train, test))["test"].counts["test_sessions_equal_to_training"] == 16
     assert found(data(train, test))["test"].ok
+
+
+@pytest.mark.parametrize("form", ["text", "srgnn", "parquet", "inter"])
+@pytest.mark.parametrize(("first_test", "late"), [(30, 0), (18, 12), (-60, None)])
+def test_training_after_the_test_part_is_found(tmp_path, form, first_test, late):
+    """Training sessions end at 1, 2, ..., 30; test's 10 one after the other, from some time on."""
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    rows = {"train": [(i, i + 0.5) for i in range(30)], "test": [(first_test + i, first_test + i) for i in range(10)]}
+    for part, times in rows.items():
+        (plain / f"{part}.txt").write_text("".join(f"{i % 5},{i % 3}\n" for i in range(len(times))))
+        (plain / f"{part}_timestamps.txt").write_text("".join(f"{100 + a},{100.5 + b}\n" for a, b in times))
+    if form != "text":
+        convert(str(plain), form, tmp_path / "other")
+    got = found(load("plain" if form == "text" else "other", data_dir=tmp_path, cache=False))["time"]
+    assert got.ok == (late is not None)
+    if late is not None:
+        assert got.text == f"{late} of 30 training sessions end after the first test session"
+
+
+def test_times_that_are_none_are_no_reason_to_refuse(tmp_path):
+    (tmp_path / "x").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "x" / f"{part}.txt").write_text("1,2\n" * 5)
+        (tmp_path / "x" / f"{part}_timestamps.txt").write_text("1,x\n" * 5)
+    assert "time" not in found(load("x", data_dir=tmp_path, cache=False))
 
 
 def test_a_refit_that_keeps_a_validation_part_or_reads_the_test_set_is_found():
