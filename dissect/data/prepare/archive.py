@@ -118,6 +118,8 @@ def _unpack(path: Path, head: bytes, member: str, target: Path, quiet: bool) -> 
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
             name = _choose(path, sizes, member)
+            if archive.getinfo(name).flag_bits & 1:
+                raise DissectError(f"{path}: {name} in it is encrypted; unpack it with its password and name the file")
             ensure_space(target, sizes[name], f"unpacking {name}")
             with archive.open(name) as source:
                 _copy(source, target, name, sizes[name], quiet)
