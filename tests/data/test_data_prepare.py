@@ -195,6 +195,18 @@ def test_a_failure_halfway_leaves_nothing(tmp_path, table, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["raw.csv"]
 
 
+def test_folders_above_the_new_one_are_gone_after_a_failure_and_kept_after_success(tmp_path, table):
+    (tmp_path / "kept").mkdir()
+    for where, rows in (("a/b/out", 5), ("kept/c/out", 5), ("a/b/out", 31)):
+        (tmp_path / "cut.csv").write_text("".join(TABLE.splitlines(keepends=True)[:rows]))
+        try:
+            prepare(own(COLUMNS), tmp_path / "cut.csv", tmp_path / where, lambda line: None, quiet=True)
+        except DissectError:
+            assert rows == 5
+            assert sorted(path.name for path in tmp_path.rglob("*")) == ["cut.csv", "kept", "raw.csv"]
+    assert (tmp_path / "a/b/out/train.txt").is_file()
+
+
 def test_an_interruption_leaves_nothing_and_a_kill_is_cleaned_up_after(tmp_path, table):
     """The process stops itself after the first line of its account: by SIGINT, then by SIGKILL."""
     code = (
