@@ -228,7 +228,11 @@ def test_several_batches_are_one_file(raw, monkeypatch):
         (table(rows=ROWS[:12]), "raw: nothing is left after the rule 'sessions of 2 clicks or more and items"),
         (
             table(rows=[("a", i % 2, i) for i in range(20)]),
-            "raw: nothing is left after the rule 'test part', of 20 clicks",
+            "raw: --test 20%: 20% of 1 session round down to 0; there must be 2 or more",
+        ),
+        (
+            table(rows=[(i % 3, i % 2, i) for i in range(30)]),
+            "raw: --test 20%: 20% of 3 sessions round down to 0; choose 34% or more",
         ),
     ],
 )
@@ -293,12 +297,38 @@ FM = "user_1\t2009-05-04T23:08:57Z\tf1b1\tA name\t\tA title\n"
         ("gowalla", LOG.replace("\t", " "), "raw, line 1: 1 field where at least 5 are expected, separated by tabs"),
         ("gowalla", LOG + "0\t2010\n", "raw, line 2: '2010' in field 2 is not a time written as"),
         ("gowalla", LOG, "raw: nothing is left after the rule 'sessions of 2 clicks or more and items"),
+        (
+            "gowalla",
+            "".join(f"0\t2010-10-19T23:55:{k:02}Z\t30.2\t-97.7\t{k % 2}\n" for k in range(10)),
+            "raw: test part: 20% of 1 session round down to 0",
+        ),
         ("lastfm", FM + "user_1\t\tf1b1\n", "raw, line 2: no time (field 2 is empty)"),
         ("lastfm", FM + "user_1\n", "raw, line 2: 1 field, so that time (field 2) is missing"),
     ],
 )
 def test_one_line_for_each_data_set(raw, name, text, cause):
     assert complaint(raw(text), name).startswith(cause)
+
+
+def test_the_share_that_is_advised_is_enough(raw):
+    assert go(raw(table(rows=[(i % 3, i % 2, i) for i in range(30)])), test="34%").count("\n") == 2
+
+
+def test_what_leaves_nothing_is_named_with_the_option_that_may_help(raw):
+    rule = "nothing is left after the rule 'sessions of 2 clicks or more and items of 5 clicks or more, repeated until"
+    # Items of a click each: gone in the first pass. Sessions of a click each: so are these, and no option helps.
+    assert complaint(raw(table(rows=[(0, i, i) for i in range(9)]))) == (
+        f"raw: {rule} nothing changes', of 9 clicks: in pass 1 'items of 5 clicks or more' took the last; choose a "
+        "smaller --item-clicks"
+    )
+    assert complaint(raw(table(rows=[(i, 0, i) for i in range(9)]))) == (
+        f"raw: {rule} nothing changes', of 9 clicks: in pass 1 'sessions of 2 clicks or more' took the last"
+    )
+    # Item 1 goes, which leaves each session a click of item 0.
+    assert complaint(raw(table(rows=[(i // 2, i % 2 * (i + 1), i) for i in range(12)]))).endswith(
+        "of 12 clicks: in pass 2 'sessions of 2 clicks or more' took the last; choose a smaller --item-clicks"
+    )
+    assert complaint(raw(table()), test="7d").endswith("', of 30 clicks; choose a shorter --test")
 
 
 def test_a_file_that_is_not_there_or_may_not_be_read(tmp_path):

@@ -274,6 +274,29 @@ def test_nowplaying(run):
     assert examples(folder, "test") == ["BA>B", "B>A", "A>B"]
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "columns", "times"),
+    [
+        (
+            "diginetica",
+            DIGINETICA,
+            {"session": "sessionId", "item": "itemId", "timeframe": "timeframe", "day": "eventdate"},
+            "days written as YYYY-MM-DD, and whole milliseconds from midnight UTC",
+        ),
+        (
+            "gowalla",
+            listening(DAY, "{user}\t{time}\t30.2\t-97.7\t{item}"),
+            {"user": "field 1", "time": "field 2", "item": "field 5"},
+            "a time written as YYYY-MM-DDTHH:MM:SS[.fraction] and a zone (Z or +HH:MM)",
+        ),
+    ],
+)
+def test_the_columns_that_were_used_and_how_times_were_read(run, name, lines, columns, times):
+    account = json.loads((run(name, lines) / "preparation.json").read_text())["input"]
+    assert account["columns"] == columns
+    assert account["times"] == times
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_each_recipe_has_its_facts_and_a_description(name):
     text = RECIPES[name].__doc__
