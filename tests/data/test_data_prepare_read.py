@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import shutil
 import tarfile
 import zipfile
@@ -11,6 +12,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -395,6 +397,18 @@ def test_types_of_parquet_columns(tmp_path, column, held, refused_as):
             shutil.rmtree(tmp_path / "out")
         else:
             assert complaint(path).startswith("raw: nothing is left after the rule")
+
+
+@pytest.mark.parametrize("role", ["s", "i", "t"])
+@pytest.mark.parametrize("packed", ["text", "large", "categories"])
+def test_parquet_text_that_is_not_utf8(tmp_path, role, packed):
+    columns = {name: pa.array(["2014-05-13"] * 4) for name in "sit"}
+    kind = pa.large_string() if packed == "large" else pa.string()
+    offsets, data = pa.py_buffer(np.array([0, 1, 2, 3, 4], np.int64 if packed == "large" else np.int32)), b"a\xffbc"
+    broken = pa.Array.from_buffers(kind, 4, [None, offsets, pa.py_buffer(data)])
+    columns[role] = broken.dictionary_encode() if packed == "categories" else broken
+    pq.write_table(pa.table(columns), tmp_path / "raw")
+    assert re.match(r"raw: not a readable Parquet file \(.*Invalid UTF8 sequence", complaint(tmp_path / "raw"))
 
 
 def test_parquet_items_that_are_categories(tmp_path):

@@ -290,6 +290,7 @@ class _Parquet:
         """Yield columns as they are in the file."""
         with self._readable():
             for piece in self.file.iter_batches(BATCH, columns=list(dict.fromkeys(names))):
+                piece.validate(full=True)  # pyarrow takes text that is no UTF-8, and polars panics at it
                 yield self._frame(piece)
 
     def _check_type(self, role: str, kind: Kind) -> None:
