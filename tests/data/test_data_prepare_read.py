@@ -226,6 +226,8 @@ def test_several_batches_are_one_file(raw, monkeypatch):
         # The name of a packed file is cut off; its way of packing is unknown.
         (packed("zip").replace(b"\x0c\x00", b"\x00\x00"), "raw: the archive is damaged or cut off"),
         (packed("zip").replace(b"\x08\x00", b"\x63\x00"), "raw: the archive is damaged or cut off"),
+        # Its directory is said to begin behind its end, so that a place before the file's beginning is sought.
+        (packed("zip")[:-6] + b"\xff\xff\xff\x7f\x00\x00", "raw: the archive is damaged or cut off"),
         (b"PAR1 and no more", "raw: not a readable Parquet file"),
         (table(rows=ROWS[:12]), "raw: nothing is left after the rule 'sessions of 2 clicks or more and items"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import gzip
 import hashlib
@@ -102,7 +103,7 @@ def _told(path: Path) -> Iterator[None]:
     except DissectError:
         raise
     except OSError as error:
-        if error.errno is None:  # a gz file that is none
+        if error.errno in (None, errno.EINVAL):  # a gz file that is none; a place before the beginning that is sought
             raise DissectError(f"{path}: the archive is damaged or cut off ({error})") from error
         raise DissectError(f"{path}: unpacking it failed ({error.strerror})", status=1) from error
     except Exception as error:
