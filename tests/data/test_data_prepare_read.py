@@ -176,6 +176,8 @@ def test_several_batches_are_one_file(raw, monkeypatch):
             table().replace("3,item 1,1400000301", "3,item 1"),
             "raw, line 12: 2 fields, so that time (field 3) is missing; the file may be cut off",
         ),
+        ("s,i,t\n\n1,2\n1,2,3\n", "raw, line 3: 2 fields where the first line has 3; the file may be cut off"),
+        (table().replace("\n", "\r\n").replace("301\r\n", "301\r"), "raw, line 12: a carriage return within the line"),
         (table().replace("3,item 1,", "3,item,1,"), "raw, line 12: 4 fields where the first line has 3"),
         # A quotation mark that none closes, at the first row, among rows without and among rows with such; one within.
         (table().replace("0,item 0,", '0,"item 0,'), "raw, line 2: the quotation marks do not pair"),

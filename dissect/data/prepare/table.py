@@ -15,6 +15,7 @@ DELIMITERS = (",", ";", "\t", "|")
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 #: ``key`` is any text; ``time`` is told by the first value: ISO 8601, or a UNIX time by its size.
 Kind = Literal["key", "integer", "day", "time"]
+CARRIAGE_RETURN = "a carriage return within the line; lines should end in LF or CR LF"
 NO_ROW = "there is no row of data in it"
 csv.field_size_limit(1 << 24)
 
@@ -144,7 +145,7 @@ def _first_line(path: Path, shown: str) -> str:
     if not text.strip():
         raise DissectError(f"{shown}, line 1: the line is blank")
     if "\r" in text:
-        raise DissectError(f"{shown}, line 1: a carriage return within the line; lines should end in LF or CR LF")
+        raise DissectError(f"{shown}, line 1: {CARRIAGE_RETURN}")
     return text
 
 
@@ -228,16 +229,20 @@ def explain(path: Path, shown: str, shape: Shape, table: Table, row: int, role: 
 
 def explain_failure(path: Path, shown: str, shape: Shape, table: Table, cause: Exception) -> NoReturn:
     """Raise the error for a file that is no table: the first line that is no UTF-8, too long or with odd quotes."""
+    returned = 0
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
+            if not returned and b"\r" in raw.rstrip(b"\r\n"):
+                returned = number
             try:
                 raw.decode()
             except UnicodeDecodeError as error:
                 raise DissectError(f"{shown}, line {number}: not UTF-8 text (byte {raw[error.start]:#04x})") from cause
     odd = _odd_quotes(path, shape) if table.quoted else None
-    empty = True
+    first: tuple[int, int] | None = None
     for line, fields in records(path, shown, shape, table.quoted):
-        empty = empty and not any(fields)
+        if first is None and any(fields):
+            first = line, len(fields)
         if odd is not None and line >= odd:
             raise DissectError(
                 f"{shown}, line {odd}: the quotation marks do not pair; one that opens a field is closed at its end, "
@@ -247,6 +252,13 @@ def explain_failure(path: Path, shown: str, shape: Shape, table: Table, cause: E
             raise DissectError(
                 f"{shown}, line {line}: {len(fields)} fields where the first line has {len(shape.columns)}"
             ) from cause
-    if empty:
+    if first is None:
         raise DissectError(f"{shown}: {NO_ROW}") from cause
+    if first[1] < len(shape.columns):  # polars takes the number of columns from the first row, and fills later ones up
+        raise DissectError(
+            f"{shown}, line {first[0]}: {first[1]} field{'s' * (first[1] != 1)} where the first line has "
+            f"{len(shape.columns)}; the file may be cut off"
+        ) from cause
+    if returned:
+        raise DissectError(f"{shown}, line {returned}: {CARRIAGE_RETURN}") from cause
     raise DissectError(f"{shown}: cannot be read ({' '.join(str(cause).split())[:200]})") from cause
