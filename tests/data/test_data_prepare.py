@@ -130,6 +130,11 @@ def test_repeated_rules_go_on_until_nothing_changes():
     assert Repeat((Sessions(2), Items(3))).apply(clicks)["session"].to_list() == [2, 2, 2]
 
 
+def test_a_share_is_told_as_it_was_given():
+    for given in ("20%", "12.5%", "29%", "0.25%"):
+        assert own(COLUMNS, test=given).split.text.startswith(f"test: the last {given} of the sessions")
+
+
 def test_the_same_file_gives_the_same_bytes(tmp_path, table):
     for out in ("a", "b"):
         prepare(own(COLUMNS), table, tmp_path / out, lambda line: None, quiet=True)
