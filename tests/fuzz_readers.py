@@ -158,6 +158,13 @@ def parquet(r: random.Random) -> bytes:
             {"session": list("aabb"), "item": [0, 4, 5, 3]},
             {**plain, "timestamp": [1.0, 2.5, float("nan"), 4.0]},
             {**plain, "timestamp": pa.array([1, 2, 3, 4], pa.timestamp("ms"))},
+            {**plain, "timestamp": pa.array([1, 2, 3, 4], pa.timestamp("ns", "Europe/Berlin"))},
+            {**plain, "timestamp": ["2014-05-13 16:53:20+00:00", "2014-05-13 16:53:21.5+00:00"] * 2},
+            {**plain, "timestamp": pa.array([1, 2, 3, 4], pa.date32())},
+            {**plain, "timestamp": pa.array([1, 2, 3, 4], pa.time64("us"))},
+            {**plain, "timestamp": pa.array([1, 2, 3, 4], pa.duration("s"))},
+            {**plain, "timestamp": [b"1", b"2", b"3", b"4"]},
+            {**plain, "timestamp": [{"at": 1}] * 4},
             {**plain, "item_id": [[1], [2], [], None]},
             {**plain, "item_id": [3, None, 5, 3]},
             {**plain, "item_id": pa.array(["a", "b", "a", "b"]).dictionary_encode()},
@@ -190,12 +197,24 @@ def read_some_once(folder: Path) -> None:
     (folder / "fuzzed").unlink()
 
 
+#: Ways to write the times of a raw log, from seconds after a day in 2014.
+CLOCKS: tuple[Callable[[int], object], ...] = (
+    lambda k: 1_400_000_000 + k,
+    lambda k: 1_400_000_000_000 + k,
+    lambda k: 1_400_000_000_000_000_000 + k,
+    lambda k: 1.5e9 + k,
+    lambda k: f"2014-05-{13 + k // 100} 16:53:{k % 60:02}",
+    lambda k: f"2014-05-{13 + k // 100}T16:53:{k % 60:02}{'.5' * (k % 2)}Z",
+    lambda k: f"2014-05-{13 + k // 100}T16:53:{k % 60:02}.125{'+02:00' if k % 2 else '+00:00'}",
+)
+
+
 def raw_table(r: random.Random) -> bytes:
     """A raw log for `dissect data prepare`, as it is or packed."""
     cut, end = r.choice([",", "\t", ";", "|"]), r.choice(["\n", "\n", "\r\n"])
-    begin, quote = r.choice([1_400_000_000, 1_400_000_000_000, 1.5e9]), r.choice(["", "", '"'])
+    quote, clock = r.choice(["", "", '"']), r.choice(CLOCKS)
     rows = [
-        (s, f"{quote}i{r.randint(1, 6)}{quote}", begin + 100 * s + k) for s in range(8) for k in range(r.randint(1, 5))
+        (s, f"{quote}i{r.randint(1, 6)}{quote}", clock(100 * s + k)) for s in range(8) for k in range(r.randint(1, 5))
     ]
     content = end.join(cut.join(map(str, row)) for row in [("s", "i", "t"), *rows]).encode() + end.encode()
     return r.choice([lambda: content, lambda: content, lambda: gzip.compress(content, 1), lambda: zipped(content)])()

@@ -91,7 +91,10 @@ def data_fetch(name: str, raw: bool) -> None:
 @click.argument("name", required=False)
 @click.option("--raw", required=True, type=click.Path(path_type=Path), help="The raw file, packed or not.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
-@click.option("--columns", help="For a table of your own: session=NAME,item=NAME,time=NAME, or user= for session=.")
+@click.option(
+    "--columns",
+    help="For a table of your own: session=NAME,item=NAME,time=NAME, or user= for session=; a comma in a name as \\,",
+)
 @click.option("--gap", help="With user=: the gap that ends a session, such as 30m, 8h, 1d.")
 @click.option("--test", default="20%", show_default=True, help="With --columns: share or time (7d) for testing.")
 @click.option("--item-clicks", type=int, default=5, show_default=True, help="With --columns: fewest clicks of an item.")

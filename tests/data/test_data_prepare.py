@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -129,6 +130,11 @@ def test_repeated_rules_go_on_until_nothing_changes():
     assert Repeat((Sessions(2), Items(3))).apply(clicks)["session"].to_list() == [2, 2, 2]
 
 
+def test_a_share_is_told_as_it_was_given():
+    for given in ("20%", "12.5%", "29%", "0.25%"):
+        assert own(COLUMNS, test=given).split.text.startswith(f"test: the last {given} of the sessions")
+
+
 def test_the_same_file_gives_the_same_bytes(tmp_path, table):
     for out in ("a", "b"):
         prepare(own(COLUMNS), table, tmp_path / out, lambda line: None, quiet=True)
@@ -148,7 +154,11 @@ def test_the_account(tmp_path, table):
     assert report["input"]["sha256"] == hashlib.sha256(TABLE.encode()).hexdigest()
     for name, sha256 in report["output"].items():
         assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == sha256
+    assert sorted(report["versions"]) == ["dissect", "numpy", "polars", "pyarrow", "python"]
     assert report["versions"]["polars"] == pl.__version__
+    assert report["versions"]["python"] == platform.python_version()
+    assert report["input"]["columns"] == {"session": "s", "item": "i", "time": "t"}
+    assert report["input"]["times"] == "a UNIX time in seconds"
     assert report["steps"][3] == {
         "step": "training part (test: the last 20% of the sessions by the time of their last click)",
         "before": {"sessions": 10, "clicks": 30, "items": 3},
@@ -156,6 +166,36 @@ def test_the_account(tmp_path, table):
     }
     assert "  test part: sessions 10 -> 2, clicks 30 -> 6, items 3" in said
     assert "  sort by time: sessions 10, clicks 30, items 3; clicks out of order 0" in said
+
+
+def test_the_account_of_repeated_rules(tmp_path):
+    """Each pass by hand, with items of three clicks or more; A and B have many, C and D three.
+
+    First pass: session 9 goes, then C with two clicks left. Second: sessions 7 and 8 of a D each go, then D with one
+    click left. Third: session 6 of an A goes. Fourth: nothing.
+    """
+    sessions = {**dict.fromkeys(range(6), "AB"), 6: "AD", 7: "CD", 8: "CD", 9: "C"}
+    rows = [(s, item) for s, items in sessions.items() for item in items]
+    (tmp_path / "raw").write_text("s,i,t\n" + "".join(f"{s},{i},{100 * s + k}\n" for k, (s, i) in enumerate(rows)))
+    said: list[str] = []
+    report = prepare(own(COLUMNS, item_clicks=3), tmp_path / "raw", tmp_path / "out", said.append, quiet=True)
+    rule = "sessions of 2 clicks or more and items of 3 clicks or more, repeated until nothing changes"
+    [step] = [step for step in report["steps"] if step["step"] == rule]
+    assert step == {
+        "step": rule,
+        "before": {"sessions": 10, "clicks": 19, "items": 4},
+        "after": {"sessions": 6, "clicks": 12, "items": 2},
+        "passes": 4,
+        "taken": {
+            "sessions of 2 clicks or more": {"sessions": 4, "clicks": 4, "items": 0},
+            "items of 3 clicks or more": {"sessions": 0, "clicks": 3, "items": 2},
+        },
+    }
+    at = said.index(f"  {rule}: sessions 10 -> 6, clicks 19 -> 12, items 4 -> 2; passes 4")
+    assert said[at + 1 : at + 3] == [
+        "    taken by sessions of 2 clicks or more: sessions 4, clicks 4, items 0",
+        "    taken by items of 3 clicks or more: sessions 0, clicks 3, items 2",
+    ]
 
 
 def test_an_earlier_preparation_is_replaced_only_when_told_and_other_files_never(tmp_path, table):
@@ -193,6 +233,18 @@ def test_a_failure_halfway_leaves_nothing(tmp_path, table, monkeypatch):
     with pytest.raises(DissectError, match=r"can't write to .*out: No space left on device"):
         prepare(own(COLUMNS), table, tmp_path / "out", lambda line: None, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["raw.csv"]
+
+
+def test_folders_above_the_new_one_are_gone_after_a_failure_and_kept_after_success(tmp_path, table):
+    (tmp_path / "kept").mkdir()
+    for where, rows in (("a/b/out", 5), ("kept/c/out", 5), ("a/b/out", 31)):
+        (tmp_path / "cut.csv").write_text("".join(TABLE.splitlines(keepends=True)[:rows]))
+        try:
+            prepare(own(COLUMNS), tmp_path / "cut.csv", tmp_path / where, lambda line: None, quiet=True)
+        except DissectError:
+            assert rows == 5
+            assert sorted(path.name for path in tmp_path.rglob("*")) == ["cut.csv", "kept", "raw.csv"]
+    assert (tmp_path / "a/b/out/train.txt").is_file()
 
 
 def test_an_interruption_leaves_nothing_and_a_kill_is_cleaned_up_after(tmp_path, table):

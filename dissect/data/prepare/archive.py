@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import gzip
 import hashlib
@@ -102,7 +103,7 @@ def _told(path: Path) -> Iterator[None]:
     except DissectError:
         raise
     except OSError as error:
-        if error.errno is None:  # a gz file that is none
+        if error.errno in (None, errno.EINVAL):  # a gz file that is none; a place before the beginning that is sought
             raise DissectError(f"{path}: the archive is damaged or cut off ({error})") from error
         raise DissectError(f"{path}: unpacking it failed ({error.strerror})", status=1) from error
     except Exception as error:
@@ -118,6 +119,8 @@ def _unpack(path: Path, head: bytes, member: str, target: Path, quiet: bool) -> 
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
             name = _choose(path, sizes, member)
+            if archive.getinfo(name).flag_bits & 1:
+                raise DissectError(f"{path}: {name} in it is encrypted; unpack it with its password and name the file")
             ensure_space(target, sizes[name], f"unpacking {name}")
             with archive.open(name) as source:
                 _copy(source, target, name, sizes[name], quiet)

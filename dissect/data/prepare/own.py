@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from dissect.data.prepare.recipes import Recipe
 from dissect.data.prepare.split import LastShare, LastSpan, Split
 from dissect.data.prepare.steps import Items, Repeat, Sessions, Sort, SplitAtGaps
@@ -16,7 +18,8 @@ def own(columns: str, gap: str | None = None, test: str = "20%", item_clicks: in
     Parameters
     ----------
     columns : str
-        ``session=NAME,item=NAME,time=NAME``, or ``user=`` in place of ``session=``.
+        ``session=NAME,item=NAME,time=NAME``, or ``user=`` in place of ``session=``. A comma within a name is written
+        ``\\,``.
     gap : str, optional
         With ``user=``: the gap that ends a session, such as ``30m``, ``8h`` or ``1d``.
     test : str
@@ -30,12 +33,12 @@ def own(columns: str, gap: str | None = None, test: str = "20%", item_clicks: in
         If a column is named twice or not at all, or an option does not fit.
     """
     named: dict[str, str] = {}
-    for pair in columns.split(","):
-        role, equals, name = (text.strip() for text in pair.partition("="))
+    for pair in re.split(r"(?<!\\),", columns):
+        role, equals, name = (text.strip().replace("\\,", ",") for text in pair.partition("="))
         if not (equals and name) or role in named or role not in ("session", "user", "item", "time"):
             raise DissectError(
                 f"--columns {columns}: {pair!r} is not understood; write session=NAME,item=NAME,time=NAME, or user= in "
-                "place of session="
+                "place of session=, and \\, for a comma within a name"
             )
         named[role] = name
     missing = [role for role in ("item", "time") if role not in named]

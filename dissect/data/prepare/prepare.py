@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import math
+import platform
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from dissect import __version__
 from dissect.data.prepare.archive import size_and_sha256, unpacked
 from dissect.data.prepare.read import Raw, read
 from dissect.data.prepare.recipes import Recipe
-from dissect.data.prepare.split import divide, in_time_order, known, numbers, renumber, tail
-from dissect.data.prepare.steps import Sessions, Sort, group_of
+from dissect.data.prepare.split import LastShare, divide, in_time_order, known, numbers, renumber, tail
+from dissect.data.prepare.steps import Counts, Items, Repeat, Sessions, Sort
 from dissect.data.prepare.write import PREPARATION, common_files, new_folder, srgnn_files, text_files, write_files
 from dissect.errors import DissectError
 
-SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What clicks amount to; ``sessions`` is None as long as there are only users."""
-
-    users: int | None
-    sessions: int | None
-    clicks: int
-    items: int
-
-    @classmethod
-    def of(cls, clicks: pl.DataFrame) -> Counts:
-        """Count."""
-        group = group_of(clicks)
-        number = clicks[group].n_unique()
-        users, sessions = (number, None) if group == "user" else (None, number)
-        return cls(users, sessions, len(clicks), clicks["item"].n_unique())
-
-    def as_dict(self) -> dict[str, int]:
-        """The counts that there are."""
-        return {name: count for name, count in asdict(self).items() if count is not None}
+#: 2: `columns` are those that were used; rules that are repeated have their passes; versions of Python and pyarrow.
+SCHEMA = 2
 
 
 class _Account:
@@ -52,8 +33,29 @@ class _Account:
         self.shown, self.say = shown, say
         self.steps: list[dict[str, Any]] = []
 
-    def add(self, text: str, before: Counts | None, after: Counts, **more: Any) -> None:
+    def add(
+        self,
+        text: str,
+        before: Counts | None,
+        after: Counts,
+        more: Mapping[str, int] | None = None,
+        advice: str = "",
+        taken: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:
         """Note a step's effect.
+
+        Parameters
+        ----------
+        text : str
+            The rule.
+        before, after : Counts
+            What there was and is.
+        more : mapping, optional
+            Other numbers.
+        advice : str
+            What to add to the error where nothing is left.
+        taken : mapping, optional
+            What each of several rules took.
 
         Raises
         ------
@@ -62,15 +64,19 @@ class _Account:
         """
         if not after.clicks:
             had = f", of {before.clicks:,} clicks" if before else ""
-            raise DissectError(f"{self.shown}: nothing is left after the rule '{text}'{had}")
+            raise DissectError(f"{self.shown}: nothing is left after the rule '{text}'{had}{advice}")
         then, now = (before.as_dict() if before else {}), after.as_dict()
-        self.steps.append({"step": text, **({"before": then} if before else {}), "after": now, **more})
+        self.steps.append({"step": text, **({"before": then} if before else {}), "after": now, **(more or {})})
+        if taken:
+            self.steps[-1]["taken"] = taken
         changes = [
             f"{name} {then[name]:,} -> {count:,}" if then.get(name, count) != count else f"{name} {count:,}"
             for name, count in now.items()
         ]
-        notes = "".join(f"; {name.replace('_', ' ')} {value:,}" for name, value in more.items())
+        notes = "".join(f"; {name.replace('_', ' ')} {value:,}" for name, value in (more or {}).items())
         self.say(f"  {text}: {', '.join(changes)}{notes}")
+        for rule, sums in (taken or {}).items():
+            self.say(f"    taken by {rule}: " + ", ".join(f"{name} {count:,}" for name, count in sums.items()))
 
 
 def prepare(
@@ -121,12 +127,18 @@ def prepare(
                 "file": raw.name,
                 "bytes": size,
                 "sha256": sha256,
-                "columns": {role: list(f.names) for role, f in recipe.table.fields.items()},
+                "columns": data.columns,
                 "times": data.times,
             },
             "steps": account.steps,
             **parts,
-            "versions": {"dissect": __version__, "polars": pl.__version__, "numpy": np.__version__},
+            "versions": {
+                "dissect": __version__,
+                "python": platform.python_version(),
+                "polars": pl.__version__,
+                "pyarrow": pa.__version__,
+                "numpy": np.__version__,
+            },
             "output": write_files(scratch / "result", files, out),
         }
         write_files(scratch / "result", {PREPARATION: (json.dumps(report, indent=1) + "\n").encode()}, out)
@@ -139,21 +151,50 @@ def _filtered(recipe: Recipe, data: Raw, account: _Account) -> pl.DataFrame:
     left_out = {f"rows_without_{role}": count for role, count in data.dropped.items()}
     blank = {"blank_lines": data.blank} if data.blank else {}
     before = Counts.of(clicks)
-    account.add(f"{data.rows:,} rows read", None, before, **left_out, **blank)
+    account.add(f"{data.rows:,} rows read", None, before, {**left_out, **blank})
     for step in recipe.steps:
+        if isinstance(step, Repeat):
+            clicks, before = _repeated(recipe, step, clicks, before, account)
+            continue
         more = {"clicks_out_of_order": step.out_of_order(clicks)} if isinstance(step, Sort) else {}
         clicks = step.apply(clicks)
         after = Counts.of(clicks)
-        account.add(step.text, before, after, **more)
+        account.add(step.text, before, after, more)
         before = after
     return clicks
+
+
+def _repeated(
+    recipe: Recipe, step: Repeat, clicks: pl.DataFrame, before: Counts, account: _Account
+) -> tuple[pl.DataFrame, Counts]:
+    """The clicks that repeated rules leave, and what they amount to; the account tells what each rule took."""
+    passes = step.run(clicks)
+    taken = {rule.text: sums for rule, sums in zip(step.steps, passes.taken, strict=True)}
+    advice = ""
+    if passes.emptied is not None:
+        advice = f": in pass {passes.number} '{passes.emptied.text}' took the last"
+        by_items = any(taken[rule.text]["clicks"] for rule in step.steps if isinstance(rule, Items))
+        if recipe.name == "own" and by_items:
+            advice += "; choose a smaller --item-clicks"
+    after = Counts.of(passes.clicks)
+    account.add(step.text, before, after, {"passes": passes.number}, advice, taken)
+    return passes.clicks, after
 
 
 def _split(recipe: Recipe, clicks: pl.DataFrame, account: _Account) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Training and test clicks in their final order with the numbers of their items, and these numbers."""
     train, test = divide(clicks, recipe.split)
     whole, first, last = Counts.of(clicks), Counts.of(train), Counts.of(test)
-    account.add(f"training part ({recipe.split.text})", whole, first)
+    own = recipe.name == "own"
+    if isinstance(recipe.split, LastShare) and not last.clicks:
+        number, share = whole.sessions or 0, f"{recipe.split.share * 100:g}%"
+        least = f"choose {math.ceil(100 / number)}% or more" if number > 1 else "there must be 2 or more"
+        where, remedy = (f"--test {share}", f"; {least}") if own else ("test part", "")
+        raise DissectError(
+            f"{account.shown}: {where}: {share} of {number:,} session{'s' * (number != 1)} round down to 0{remedy}"
+        )
+    advice = "; choose a shorter --test" if own else ""
+    account.add(f"training part ({recipe.split.text})", whole, first, advice=advice)
     account.add("test part", whole, last)
     for text, left in (
         ("test clicks on items that training shows", known(test, train)),
@@ -190,7 +231,7 @@ def _files(
         targets = test.filter(pl.int_range(pl.len()).over("session") > 0)
         new = len(targets) - len(known(targets, train))
         text = f"sessions of the last 1/{recipe.part} of the training prefixes"
-        account.add(text, before, Counts.of(train), test_targets_new_to_it=new)
+        account.add(text, before, Counts.of(train), {"test_targets_new_to_it": new})
     if recipe.layout == "srgnn":
         files = srgnn_files(train, test, len(items), prefixes)
     else:

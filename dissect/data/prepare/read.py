@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,15 @@ from polars.exceptions import PanicException, PolarsError
 
 from dissect.data.parquet import plausible
 from dissect.data.prepare.progress import Bar
-from dissect.data.prepare.table import Kind, Table, explain, explain_failure, match, shape_of
-from dissect.data.prepare.times import DAY, Times, times_like
+from dissect.data.prepare.table import NO_ROW, Kind, Table, explain, explain_failure, match, shape_of
+from dissect.data.prepare.times import DAYS_ONLY, FORMS, Times, times_like
 from dissect.errors import DissectError
 
 #: Rows read at a time.
 BATCH = 1 << 19
 _BAD = " is not as it should be"
+#: Where there is no column of times.
+_DAY_AND_TIMEFRAME = Times("days written as YYYY-MM-DD, and whole milliseconds from midnight UTC")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Raw:
         Role -> rows left out because they lack it.
     times : str
         How times were read.
+    columns : dict
+        Role -> the name of the column it was read from, or its place (``field 2``).
     """
 
     clicks: pl.DataFrame
@@ -51,6 +56,7 @@ class Raw:
     blank: int
     dropped: dict[str, int]
     times: str
+    columns: dict[str, str]
 
 
 def read(path: Path, shown: str, table: Table, quiet: bool = False) -> Raw:
@@ -90,13 +96,13 @@ def read(path: Path, shown: str, table: Table, quiet: bool = False) -> Raw:
             pieces.append(kept.select(*table.fields))
     clicks = pl.concat(pieces) if pieces else pl.DataFrame()
     if clicks.is_empty():
-        raise DissectError(f"{shown}: no row of data")
+        raise DissectError(f"{shown}: {NO_ROW}")
     del pieces
     for role in ("session", "user"):
         if role in table.fields:
             clicks, _ = _number(clicks, role)
     clicks, items = _number(clicks, "item")
-    return Raw(clicks, items.cast(pl.String), read_rows - blank, blank, dropped, source.times.text)
+    return Raw(clicks, items.cast(pl.String), read_rows - blank, blank, dropped, source.times.text, source.used)
 
 
 def _blank(table: Table) -> pl.Expr:
@@ -108,7 +114,7 @@ def _check(piece: pl.DataFrame, start: int, source: _Text | _Parquet, table: Tab
     """Raise for the first row with a field that is written wrongly, or missing where it is needed."""
     faults: list[tuple[int, str]] = []
     for role, f in table.fields.items():
-        wrong = pl.col(role + _BAD)
+        wrong = pl.lit(False) if f.kind == "key" else pl.col(role + _BAD)
         if not f.drop_missing:
             wrong = wrong | (pl.col(role).is_null() & ~_blank(table))
         found = piece.select(pl.arg_where(wrong).min()).item()
@@ -135,27 +141,36 @@ def _number(clicks: pl.DataFrame, role: str) -> tuple[pl.DataFrame, pl.Series]:
     return clicks.with_columns(pl.Series(role, rank[codes])), column.gather(first[order])
 
 
-def _texts(kind: Kind, column: str, times: Times) -> pl.Expr:
-    """The values of a text column; null where they are not of the kind."""
-    if kind == "key":
-        return pl.col(column)
-    if kind == "integer":
-        return pl.col(column).cast(pl.Int64, strict=False)
-    return (Times("", DAY) if kind == "day" else times).parse(column)
-
-
-def _columns(table: Table, roles: dict[str, str], times: Times) -> list[pl.Expr]:
-    """The needed columns under the names of their roles, each with what is wrong in it."""
+def _columns(table: Table, roles: Mapping[str, str]) -> list[pl.Expr]:
+    """The needed columns under the names of their roles; those that are numbered later, as categories."""
     columns: list[pl.Expr] = []
     for role, f in table.fields.items():
-        parsed, raw = _texts(f.kind, roles[role], times), pl.col(roles[role])
-        coded = parsed.cast(pl.Categorical) if f.kind == "key" and role in ("session", "user", "item") else parsed
-        columns += [coded.alias(role), (raw.is_not_null() & parsed.is_null()).alias(role + _BAD)]
+        column = pl.col(roles[role])
+        coded = f.kind == "key" and role in ("session", "user", "item")
+        columns.append((column.cast(pl.Categorical) if coded else column).alias(role))
     return columns
 
 
+def _typed(piece: pl.DataFrame, table: Table, times: Times) -> pl.DataFrame:
+    """Turn columns into the numbers that they stand for, each with one that says what is none."""
+    columns: list[pl.Series] = []
+    for role, f in table.fields.items():
+        raw = piece[role]
+        if f.kind == "key":
+            columns.append(raw)
+            continue
+        if raw.dtype == pl.Int64 and f.kind != "time":
+            parsed = raw
+        elif f.kind == "integer":
+            parsed = raw.cast(pl.Int64, strict=False)
+        else:
+            parsed = (DAYS_ONLY if f.kind == "day" else times).parse(raw)
+        columns += [parsed.alias(role), (raw.is_not_null() & parsed.is_null()).alias(role + _BAD)]
+    return pl.DataFrame(columns)
+
+
 def _wanted(kind: Kind, times: Times) -> str:
-    return {"integer": "a whole number", "day": "a day written as YYYY-MM-DD", "time": times.text}.get(kind, "a text")
+    return {"integer": "a whole number", "day": DAYS_ONLY.text, "time": times.wanted}.get(kind, "a text")
 
 
 class _Text:
@@ -180,29 +195,33 @@ class _Text:
             encoding="utf8" if table.header else "utf8-lossy",
             glob=False,
         )
-        self.times = Times("no time") if "time" not in table.fields else self._times()
+        self.used = dict(self.shape.roles)
+        if not table.header:
+            self.used = {role: f"field {f.position + 1}" for role, f in table.fields.items()}
+        self.times = self._times() if "time" in table.fields else _DAY_AND_TIMEFRAME
 
     def _times(self) -> Times:
-        if self.table.fields["time"].kind != "time":
-            return Times("days and milliseconds")
         column = self.shape.roles["time"]
         try:
-            first = self.frame.select(column).head(1000).collect(engine="streaming")[column].drop_nulls()
+            rows = self.frame.select(column).head(1000).collect(engine="streaming")[column]
         except PolarsError as error:
             explain_failure(self.path, self.shown, self.shape, self.table, error)
-        if first.is_empty():
-            raise DissectError(f"{self.shown}: {column} is empty in the first 1,000 rows")
-        found = times_like(first[0])
+        if rows.is_empty():
+            raise DissectError(f"{self.shown}: {NO_ROW}")
+        first = rows.is_not_null().arg_max()
+        if first is None or rows[first] is None:
+            raise DissectError(f"{self.shown}: {self.used['time']} (time) is empty in the first 1,000 rows")
+        found = times_like(rows[first])
         if found is None:
-            rows = self.frame.select(pl.arg_where(pl.col(column).is_not_null()).first()).head(1).collect()
-            explain(self.path, self.shown, self.shape, self.table, rows.item(), "time", "a time, ISO 8601 or UNIX")
+            explain(self.path, self.shown, self.shape, self.table, first, "time", FORMS)
         return found
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """Yield the needed columns, in the file's order."""
-        query = self.frame.select(_columns(self.table, dict(self.shape.roles), self.times))
+        query = self.frame.select(_columns(self.table, self.shape.roles))
         try:
-            yield from query.collect_batches(chunk_size=BATCH, maintain_order=True, engine="streaming")
+            for piece in query.collect_batches(chunk_size=BATCH, maintain_order=True, engine="streaming"):
+                yield _typed(piece, self.table, self.times)
         except PolarsError as error:
             explain_failure(self.path, self.shown, self.shape, self.table, error)
 
@@ -210,6 +229,18 @@ class _Text:
         """Raise for a faulty field."""
         wanted = _wanted(self.table.fields[role].kind, self.times)
         explain(self.path, self.shown, self.shape, self.table, row, role, wanted)
+
+
+#: What a column of a Parquet file may be, by what is needed of it: in words, and as types of Arrow.
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_DATES = (pa.types.is_date, pa.types.is_timestamp)
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+_TYPES: dict[Kind, tuple[str, tuple[Callable[[pa.DataType], bool], ...]]] = {
+    "key": ("text or whole numbers", (*_TEXTS, pa.types.is_integer)),
+    "integer": ("whole numbers", (*_TEXTS, pa.types.is_integer)),
+    "day": ("dates, or text as in 2014-05-13", (*_TEXTS, *_DATES)),
+    "time": ("dates, text or numbers", (*_TEXTS, *_DATES, *_NUMBERS)),
+}
 
 
 class _Parquet:
@@ -227,10 +258,15 @@ class _Parquet:
         self.roles, missing = match(tuple(names), table)
         if missing:
             raise DissectError(f"{shown}: no column {missing[0]}; the columns are: {', '.join(names)[:200]}")
+        self.used = self.roles
+        for role, f in table.fields.items():
+            self._check_type(role, f.kind)
+        if not self.expected:
+            raise DissectError(f"{shown}: {NO_ROW}")
         with self._readable():
             empty = self.file.schema_arrow.empty_table().select(list(dict.fromkeys(self.roles.values())))
             self.schema = self._frame(empty).schema
-        self.times = Times("times as the file's type says")
+        self.times = _DAY_AND_TIMEFRAME
         self.casts = [self._accept(role, f.kind) for role, f in table.fields.items()]
 
     @contextmanager
@@ -254,36 +290,46 @@ class _Parquet:
         """Yield columns as they are in the file."""
         with self._readable():
             for piece in self.file.iter_batches(BATCH, columns=list(dict.fromkeys(names))):
+                piece.validate(full=True)  # pyarrow takes text that is no UTF-8, and polars panics at it
                 yield self._frame(piece)
+
+    def _check_type(self, role: str, kind: Kind) -> None:
+        """Refuse a column that holds something else, before any of it is read."""
+        name = self.roles[role]
+        held = self.file.schema_arrow.field(name).type
+        values = held.value_type if pa.types.is_dictionary(held) else held  # a category is what it stands for
+        words, allowed = _TYPES[kind]
+        if not any(is_type(values) for is_type in allowed):
+            shown = ascii(" ".join(str(held).split())[:40])[1:-1]
+            raise DissectError(f"{self.shown}: column {name!r} holds {shown}, expected {words}")
 
     def _accept(self, role: str, kind: Kind) -> pl.Expr:
         """Bring one column to text, or to the number that it stands for."""
         name = self.roles[role]
         dtype, column = self.schema[name], pl.col(name)
-        texts = (pl.String, pl.Categorical, pl.Enum)
-        if not (dtype.is_integer() or dtype in texts or kind not in ("key", "integer")):
-            raise DissectError(f"{self.shown}: column {name!r} is of type {dtype}, expected text or whole numbers")
         if kind == "day" and dtype.is_temporal():
             return column.cast(pl.Date).cast(pl.String)
         if kind == "time" and dtype.is_temporal():
-            self.times = Times("a UNIX time in milliseconds")
-            return column.cast(pl.Datetime("ms")).cast(pl.Int64).cast(pl.String)
-        column = column.cast(pl.String)
-        if kind == "time":
-            values = (piece.select(column.drop_nulls().first()).item() for piece in self._raw([name]))
-            first = next((value for value in values if value is not None), None)
-            found = times_like(first) if first is not None else None
-            if found is None:
-                begins = f"begins with {first!r}, no time of ISO 8601 or UNIX" if first is not None else "holds no time"
-                raise DissectError(f"{self.shown}: column {name!r} {begins}")
-            self.times = found
+            self.times = Times("the file's own dates and times", (), 1.0, -math.inf, math.inf)
+            return column.cast(pl.Datetime("ms")).cast(pl.Int64)
+        if kind != "time":
+            return column.cast(pl.String)
+        column = column if dtype.is_numeric() else column.cast(pl.String)
+        values = (piece.select(column.drop_nulls().first()).item() for piece in self._raw([name]))
+        first = next((value for value in values if value is not None), None)
+        if first is None:
+            raise DissectError(f"{self.shown}: column {name!r} holds no time")
+        found = times_like(str(first))
+        if found is None:
+            raise DissectError(f"{self.shown}: column {name!r} begins with {str(first)[:40]!r}, which is not {FORMS}")
+        self.times = found
         return column
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """Yield the needed columns, in the file's order."""
-        columns = _columns(self.table, self.roles, self.times)
+        columns = _columns(self.table, self.roles)
         for piece in self._raw(self.roles.values()):
-            yield piece.with_columns(self.casts).select(columns)
+            yield _typed(piece.with_columns(self.casts).select(columns), self.table, self.times)
 
     def fail(self, row: int, role: str) -> NoReturn:
         """Raise for a faulty field."""

@@ -119,6 +119,8 @@ def _lessr_log(name: str, gap: int, items: int, item: int, member: str) -> Recip
         "time": Field(("timestamp", "time", "check-in time"), "time", position=1),
         "item": Field(("artid", "location id", "location_id"), position=item, drop_missing=True),
     }
+    # Which of the two comes first changes the account and not the result: that is the largest set of clicks in which
+    # both hold, and neither rule ever takes a click of it.
     stable = Repeat((Sessions(2), Items(5)))
     return Recipe(
         name,

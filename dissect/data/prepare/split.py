@@ -73,7 +73,7 @@ class LastShare:
     @property
     def text(self) -> str:
         """The rule in words."""
-        return f"test: the last {self.share:.0%} of the sessions by the time of their last click"
+        return f"test: the last {self.share * 100:g}% of the sessions by the time of their last click"
 
     def masks(self, dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether each session is for training, and whether for testing."""

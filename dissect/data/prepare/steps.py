@@ -6,7 +6,7 @@ Clicks are rows of ``session`` (or ``user``, before sessions are made), ``item``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import polars as pl
@@ -30,6 +30,28 @@ class Step(Protocol):
 def group_of(clicks: pl.DataFrame) -> str:
     """Return what the clicks are grouped by: ``session``, or ``user`` as long as there are no sessions."""
     return "session" if "session" in clicks.columns else "user"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What clicks amount to; ``sessions`` is None as long as there are only users."""
+
+    users: int | None
+    sessions: int | None
+    clicks: int
+    items: int
+
+    @classmethod
+    def of(cls, clicks: pl.DataFrame) -> Counts:
+        """Count."""
+        group = group_of(clicks)
+        number = clicks[group].n_unique()
+        users, sessions = (number, None) if group == "user" else (None, number)
+        return cls(users, sessions, len(clicks), clicks["item"].n_unique())
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts that there are."""
+        return {name: count for name, count in asdict(self).items() if count is not None}
 
 
 @dataclass(frozen=True)
@@ -239,9 +261,43 @@ class Repeat:
 
     def apply(self, clicks: pl.DataFrame) -> pl.DataFrame:
         """Return the clicks that are left."""
-        before = -1
-        while len(clicks) != before:
-            before = len(clicks)
-            for step in self.steps:
-                clicks = step.apply(clicks)
-        return clicks
+        return self.run(clicks).clicks
+
+    def run(self, clicks: pl.DataFrame) -> Passes:
+        """Return the clicks that are left, and what each rule took."""
+        now, number, changed = Counts.of(clicks), 0, True
+        taken = [dict.fromkeys(now.as_dict(), 0) for _ in self.steps]
+        while changed:
+            number, changed = number + 1, False
+            for step, sums in zip(self.steps, taken, strict=True):
+                left = step.apply(clicks)
+                if len(left) == len(clicks):
+                    continue
+                clicks, before, now, changed = left, now.as_dict(), Counts.of(left), True
+                for name, count in now.as_dict().items():
+                    sums[name] += before[name] - count
+                if not now.clicks:
+                    return Passes(clicks, number, taken, step)
+        return Passes(clicks, number, taken)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What came of a `Repeat`.
+
+    Parameters
+    ----------
+    clicks : DataFrame
+        Those that are left.
+    number : int
+        How often the rules were gone through, with the last time, which changed nothing.
+    taken : list of dict
+        What each rule took over all passes: sessions, clicks, items.
+    emptied : Step, optional
+        The rule that left nothing, in the last pass.
+    """
+
+    clicks: pl.DataFrame
+    number: int
+    taken: list[dict[str, int]]
+    emptied: Step | None = None

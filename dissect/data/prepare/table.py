@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import IO, Literal, NoReturn
 
 from dissect.errors import DissectError
 
@@ -15,6 +15,8 @@ DELIMITERS = (",", ";", "\t", "|")
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 #: ``key`` is any text; ``time`` is told by the first value: ISO 8601, or a UNIX time by its size.
 Kind = Literal["key", "integer", "day", "time"]
+CARRIAGE_RETURN = "a carriage return within the line; lines should end in LF or CR LF"
+NO_ROW = "there is no row of data in it"
 csv.field_size_limit(1 << 24)
 
 
@@ -103,11 +105,15 @@ def shape_of(path: Path, shown: str, table: Table) -> Shape:
             raise DissectError(
                 f"{shown}, line 1: the columns are separated by {NAMES[other]}, expected {NAMES[table.delimiter]}"
             )
-    best = table.delimiter or max(DELIMITERS, key=first.count)
-    raise DissectError(
-        f"{shown}, line 1: no column {missing[0]}; the columns, separated by {NAMES[best]}, are: "
-        f"{', '.join(_split(first, best, table.quoted))[:200]}"
-    )
+    tried = table.delimiter or DELIMITERS
+    best = max(tried, key=first.count)
+    columns = _split(first, best, table.quoted)
+    if len(columns) == 1:
+        ways = ", ".join(NAMES[delimiter] for delimiter in tried)
+        seen = f"the header is one column, {columns[0][:200]!r} (tried: {ways})"
+    else:
+        seen = f"the columns, separated by {NAMES[best]}, are: {', '.join(columns)[:200]}"
+    raise DissectError(f"{shown}, line 1: no column {missing[0]}; {seen}")
 
 
 def _positional(first: str, shown: str, table: Table) -> Shape:
@@ -139,7 +145,7 @@ def _first_line(path: Path, shown: str) -> str:
     if not text.strip():
         raise DissectError(f"{shown}, line 1: the line is blank")
     if "\r" in text:
-        raise DissectError(f"{shown}, line 1: a carriage return within the line; lines should end in LF or CR LF")
+        raise DissectError(f"{shown}, line 1: {CARRIAGE_RETURN}")
     return text
 
 
@@ -165,21 +171,45 @@ def match(columns: tuple[str, ...], table: Table) -> tuple[dict[str, str], list[
 
 
 def records(path: Path, shown: str, shape: Shape, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line at which each record ends and its fields, slowly: to find the one that is faulty.
+    """Yield the line at which each record begins and its fields, slowly: to find the one that is faulty.
 
     Raises
     ------
     DissectError
-        For a line that Python's csv module refuses, such as one with a field of more than 131,072 characters.
+        For a line that Python's csv module refuses, such as one with a field of more than 16,777,216 characters.
     """
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file, delimiter=shape.delimiter, quoting=quoting)
+        reader, begin = csv.reader(file, delimiter=shape.delimiter, quoting=quoting), 1
         try:
-            for fields in itertools.islice(reader, int(shape.skip_first), None):
-                yield reader.line_num, fields
+            for number, fields in enumerate(reader):
+                if number or not shape.skip_first:
+                    yield begin, fields
+                begin = reader.line_num + 1
         except csv.Error as error:
-            raise DissectError(f"{shown}, line {reader.line_num}: {error}") from error
+            raise DissectError(f"{shown}, line {begin}: {error}") from error
+
+
+def _odd_quotes(path: Path, shape: Shape) -> int | None:
+    """The line of the first record in which a quotation mark is not closed, or stands within a field."""
+    marks = 0
+
+    def lines(file: IO[str]) -> Iterator[str]:
+        nonlocal marks
+        for line in file:
+            marks += line.count('"')
+            yield line
+
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader, begin = csv.reader(lines(file), delimiter=shape.delimiter, strict=True), 1
+        try:
+            for _ in reader:
+                if marks % 2:
+                    return begin
+                begin, marks = reader.line_num + 1, 0
+        except csv.Error:
+            return begin if marks else None
+    return None
 
 
 def explain(path: Path, shown: str, shape: Shape, table: Table, row: int, role: str, wanted: str) -> NoReturn:
@@ -198,16 +228,37 @@ def explain(path: Path, shown: str, shape: Shape, table: Table, row: int, role: 
 
 
 def explain_failure(path: Path, shown: str, shape: Shape, table: Table, cause: Exception) -> NoReturn:
-    """Raise the error for a file that could not be read as a table: the first line that is too long or no UTF-8."""
+    """Raise the error for a file that is no table: the first line that is no UTF-8, too long or with odd quotes."""
+    returned = 0
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
+            if not returned and b"\r" in raw.rstrip(b"\r\n"):
+                returned = number
             try:
                 raw.decode()
             except UnicodeDecodeError as error:
                 raise DissectError(f"{shown}, line {number}: not UTF-8 text (byte {raw[error.start]:#04x})") from cause
+    odd = _odd_quotes(path, shape) if table.quoted else None
+    first: tuple[int, int] | None = None
     for line, fields in records(path, shown, shape, table.quoted):
+        if first is None and any(fields):
+            first = line, len(fields)
+        if odd is not None and line >= odd:
+            raise DissectError(
+                f"{shown}, line {odd}: the quotation marks do not pair; one that opens a field is closed at its end, "
+                "and one within it is written twice"
+            ) from cause
         if len(fields) > len(shape.columns):
             raise DissectError(
                 f"{shown}, line {line}: {len(fields)} fields where the first line has {len(shape.columns)}"
             ) from cause
+    if first is None:
+        raise DissectError(f"{shown}: {NO_ROW}") from cause
+    if first[1] < len(shape.columns):  # polars takes the number of columns from the first row, and fills later ones up
+        raise DissectError(
+            f"{shown}, line {first[0]}: {first[1]} field{'s' * (first[1] != 1)} where the first line has "
+            f"{len(shape.columns)}; the file may be cut off"
+        ) from cause
+    if returned:
+        raise DissectError(f"{shown}, line {returned}: {CARRIAGE_RETURN}") from cause
     raise DissectError(f"{shown}: cannot be read ({' '.join(str(cause).split())[:200]})") from cause

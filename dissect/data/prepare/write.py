@@ -26,6 +26,8 @@ PROTOCOL = 3
 def new_folder(out: Path, force: bool = False) -> Iterator[Path]:
     """Yield a folder beside `out` to work in; what lies in its ``result`` becomes `out`, unless an error is raised.
 
+    Folders above `out` are made where there are none, and are gone again after an error.
+
     Parameters
     ----------
     out : Path
@@ -46,6 +48,7 @@ def new_folder(out: Path, force: bool = False) -> Iterator[Path]:
             what = "an earlier preparation" if ours else "files of another kind"
             raise DissectError(f"{out} holds {what}: {advice}, or choose another --out")
     scratch = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    new = [parent for parent in out.parents if not parent.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _clear(out)
@@ -59,6 +62,9 @@ def new_folder(out: Path, force: bool = False) -> Iterator[Path]:
         raise DissectError(f"can't write to {out}: {cause}; choose another --out", status=1) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        for parent in new:  # the innermost first
+            with contextlib.suppress(OSError):  # something is in it: `out`, or another's work
+                parent.rmdir()
 
 
 def _clear(out: Path) -> None:
