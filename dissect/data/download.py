@@ -161,8 +161,14 @@ def record_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _recorded(path: Path) -> str:
-    """The SHA-256 of a file's first download; nothing where there was none."""
+def recorded_sha256(path: Path) -> str:
+    """The SHA-256 of a file's first download; nothing where there was none.
+
+    Raises
+    ------
+    DissectError
+        If the file that should hold it holds something else.
+    """
     record = record_of(path)
     if not record.is_file():
         return ""
@@ -184,7 +190,7 @@ def _record(path: Path, sha256: str, say: Say) -> None:
 def _check(remote: RemoteFile, path: Path, name: str, quiet: bool, say: Say) -> None:
     """Check a file that is in its place."""
     found = size_and_sha256(path, quiet)[1]
-    known, record = remote.sha256 or _recorded(path), record_of(path)
+    known, record = remote.sha256 or recorded_sha256(path), record_of(path)
     if not known:  # placed by hand
         try:
             _plausible(remote, path, quiet, say)
@@ -308,7 +314,7 @@ def _raise_local(error: Exception, target: Path) -> None:
 def _from(url: str, remote: RemoteFile, target: Path, shown: str, say: Say) -> None:
     """Bring a file from one address; what another call or address left of it is gone on with."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    known = remote.sha256 or _recorded(target)
+    known = remote.sha256 or recorded_sha256(target)
     begun = _part(target).exists()
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as incoming:
         try:

@@ -322,3 +322,15 @@ def test_the_measuring_file_is_prepared_as_last_fm_is(tmp_path):
     report = make("lastfm", tmp_path / "raw.tsv", tmp_path / "out")
     assert report["steps"][0]["rows_without_item"] == pytest.approx(0.03 * rows, rel=0.2)
     assert report["steps"][0]["after"]["users"] == 992
+
+
+def test_a_raw_file_that_changed_since_its_download_is_refused(tmp_path):
+    raw = tmp_path / "log.csv"
+    raw.write_text(TABLE)
+    record = tmp_path / "log.csv.sha256"
+    record.write_text(f"{hashlib.sha256(raw.read_bytes()).hexdigest()}  log.csv\n")
+    prepare(own(COLUMNS), raw, tmp_path / "out", lambda line: None, quiet=True)
+    raw.write_text(raw.read_text() + "9,1,1000\n")
+    with pytest.raises(DissectError, match=r"log.csv: SHA-256 \w{12}…, but log.csv.sha256 beside it says \w{12}…"):
+        prepare(own(COLUMNS), raw, tmp_path / "other", lambda line: None, quiet=True)
+    assert not (tmp_path / "other").exists()

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from dissect import __version__
+from dissect.data.download import record_of, recorded_sha256
 from dissect.data.prepare.archive import size_and_sha256, unpacked
 from dissect.data.prepare.read import Raw, read
 from dissect.data.prepare.recipes import Recipe
@@ -112,6 +113,12 @@ def prepare(
         If the raw file is not as it should be, a rule leaves nothing, or the disk is too small.
     """
     size, sha256 = size_and_sha256(raw, quiet)
+    first = recorded_sha256(raw)
+    if first and first != sha256:
+        raise DissectError(
+            f"{raw}: SHA-256 {sha256[:12]}…, but {record_of(raw).name} beside it says {first[:12]}…: the file has "
+            "changed since it was downloaded; fetch it again, or remove that record"
+        )
     say(f"{recipe.name} from {raw} ({size:,} bytes, SHA-256 {sha256[:16]})")
     with new_folder(out, force) as scratch:
         with unpacked(raw, recipe.table.member, scratch, quiet) as (path, shown):
