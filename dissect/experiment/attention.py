@@ -32,7 +32,8 @@ def attention_sample(model: SessionModel, examples: PackedExamples, first_id: in
     dict or None
         None for a readout without attention weights. ``sessions``: items, target and weights (n, H). ``statistics``:
         by length n, over `COUNTED` examples at even distances, means of what follows, each head's weights divided by
-        their sum first. ``entropy``: over log n, so that 1 is flat; ``last``, ``first``: weight of that click, which is
+        their sum first. ``entropy``: over log n, so that 1 is flat; ``deficit``: 1 less that, by which maps that are
+        nearly flat can be told apart; ``last``, ``first``: weight of that click, which is
         1/n where flat; ``ratio``: median of the largest weight over the smallest,
         of which none counts as less than 1e-6.
     """
@@ -56,9 +57,10 @@ def attention_sample(model: SessionModel, examples: PackedExamples, first_id: in
                 "length": n,
                 "examples": len(which),
                 "entropy": _mean(entropy),
+                "deficit": float(f"{float((1 - entropy).mean()):.3g}"),
                 "last": _mean(share[:, -1]),
                 "first": _mean(share[:, 0]),
-                "ratio": round(float(ratio.median()), 4),
+                "ratio": float(f"{float(ratio.median()):.7g}"),
             }
         )
         if n in LENGTHS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,22 @@ def test_flat_maps_have_entropy_one_and_a_bias_moves_them(examples: PackedExampl
     assert [(row["length"], row["examples"]) for row in flat["statistics"]] == [(2, 2), (5, 3), (9, 1)]
     for row in flat["statistics"]:
         assert row["entropy"] == pytest.approx(1, abs=1e-5)
+        assert row["deficit"] == pytest.approx(0, abs=1e-9)
         assert row["ratio"] == pytest.approx(1, abs=1e-5)
         assert row["last"] == pytest.approx(1 / row["length"], abs=1e-5)
     first = flat["sessions"][0]
     assert len(first["items"]) == len(first["weights"]) == 2
     assert first["items"] == [int(i) + 100 for i in examples.clicks[:2]]
     assert first["target"] == int(examples.clicks[2]) + 100
+    with torch.no_grad():
+        model.get_parameter("readout.mixer.attention.position.weight")[0] = 1e-3
+    nearly = attention_sample(model, examples, first_id=100)
+    assert nearly is not None
+    assert all(row["entropy"] == 1 for row in nearly["statistics"])  # in the digits that are kept of it
+    # Of n shares one is d larger than the others: (n - 1) / (2 n^2) d^2 nats of entropy are lost.
+    for row in nearly["statistics"]:
+        n = row["length"]
+        assert row["deficit"] == pytest.approx((n - 1) / (2 * n * n) * 1e-6 / math.log(n), rel=0.05)
     with torch.no_grad():
         model.get_parameter("readout.mixer.attention.position.weight")[0] = 40
     sharp = attention_sample(model, examples, first_id=100)
