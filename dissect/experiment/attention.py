@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def attention_sample(model: SessionModel, examples: PackedExamples, first_id: in
         rows = ends[which][:, None] - n + torch.arange(n)  # (G, n)
         share = weights[rows].double().abs()
         share = share / share.sum(1, keepdim=True).clamp_min(1e-30)  # (G, n, H)
-        entropy = -(share * share.clamp_min(1e-30).log()).sum(1) / torch.tensor(float(n)).log()
+        entropy = -(share * share.clamp_min(1e-30).log()).sum(1) / math.log(n)
         ratio = share.amax(1) / share.amin(1).clamp_min(1e-6)
         statistics.append(
             {
