@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -50,3 +50,21 @@ def show(name: str, baseline: str | None = None, metrics: Sequence[str] = ("hr@2
         command = f"`dissect suite analyses/suites/{name}.toml --keep`"
         display(Markdown(f"**not run:** {', '.join(missing)} ({command})"))
     return found
+
+
+def gap(
+    found: Mapping[str, Sequence[Run]], first: str, second: str, pruned: bool = False, metric: str = "hr@20"
+) -> str:
+    """How much the row `first` (pruned, if asked for) is above `second`, over the seeds that both have, in words."""
+    runs = [found[first], found[second]]
+    seeds = sorted(set.intersection(*({run.spec["seed"] for run in some} for some in runs)))
+    if not seeds:
+        return "not run"
+    a, b = ([run.path for run in some if run.spec["seed"] in seeds] for some in runs)
+    line = next(
+        x for x in compare({second: b, first: a}, second, (metric,)).lines if (x.label, x.pruned) == (first, pruned)
+    )
+    d = line.difference
+    assert d is not None, "of two rows, not the baseline's"
+    named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    return f"{d.estimate[0]:+.2f} points of {metric.upper()} ({d.low[0]:+.2f} to {d.high[0]:+.2f}; {named})"
