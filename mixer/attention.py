@@ -34,6 +34,7 @@ def lp_mixture(maps: Tensor, p: float = 4.0) -> Tensor:
     """
     peak = maps.detach().amax(1, keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
     total = (maps / peak).pow(p).sum(1)
+    # Where all maps are zero: without the last factor, tiny^(1 + 1/p), which from p = 6 on is no zero in float32.
     return peak[:, 0] * total.clamp_min(torch.finfo(maps.dtype).tiny).pow(1 / p) * (total > 0)
 
 

@@ -99,6 +99,39 @@ def test_dropout_acts_in_training_alone(model: OfficialAttenMixer) -> None:
     assert not torch.equal(model(CLICKS, LENGTHS), model(CLICKS, LENGTHS))
 
 
+def test_the_readout_drops_states_and_maps() -> None:
+    torch.manual_seed(0)
+    net = OfficialReadout(8, levels=3, heads=2, dropout=0.5).double()
+    hidden = torch.randn(len(CLICKS), 8, dtype=torch.float64)
+    torch.manual_seed(1)
+    found = net(hidden, LENGTHS)
+    torch.manual_seed(1)
+    unit = F.normalize(F.dropout(F.normalize(hidden, dim=1), 0.5), dim=1)
+    weights = F.dropout(net.weights(unit, LENGTHS), 0.5).repeat_interleave(4, 1)  # a weight for each feature of a head
+    pooled = torch.stack([part.sum(0) for part in (net.w_v(unit) * weights).split(LENGTHS.tolist())])
+    last = unit[LENGTHS.cumsum(0) - 1]
+    torch.testing.assert_close(found, net.w_m(torch.cat([net.norm(pooled), last], 1)))
+
+
+def test_the_model_drops_entries_of_the_item_table(model: OfficialAttenMixer) -> None:
+    query = F.normalize(model.readout(model.embedding(CLICKS), LENGTHS), dim=1)
+    model.train()
+    model.dropout, model.readout.dropout = 0.5, 0.0
+    torch.manual_seed(1)
+    found = model(CLICKS, LENGTHS)
+    torch.manual_seed(1)
+    table = F.dropout(F.normalize(model.embedding.weight, dim=1), 0.5)
+    torch.testing.assert_close(found, model.sigma * query @ table.T)
+
+
+def test_every_parameter_starts_as_in_the_released_code() -> None:
+    """U(-1/sqrt(d), 1/sqrt(d)), the layer norm's gain and every bias too."""
+    torch.manual_seed(0)
+    for name, parameter in OfficialAttenMixer(300, 256, levels=2).named_parameters():
+        assert 0.9 / 16 < float(parameter.detach().abs().max()) <= 1 / 16, name
+        assert float(parameter.detach().mean().abs()) < 0.01, name
+
+
 def test_wrong_heads_are_refused() -> None:
     with pytest.raises(ValueError, match="heads is 3; it must divide the width 8"):
         OfficialReadout(8, heads=3)

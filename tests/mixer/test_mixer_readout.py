@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixer import AttenMixer, AttenMixerReadout, Intents, lp_mixture
+from mixer import AttenMixer, AttenMixerReadout, AttentionMaps, Intents, lp_mixture
+from mixer.segments import segment_rows
 
 SESSIONS = [4, 1, 7, 2]
 DIM = 8
@@ -174,6 +175,18 @@ def test_the_mixture_is_exact_and_has_a_finite_gradient_at_zero() -> None:
     torch.testing.assert_close(maps.grad, expected)
 
 
+def test_the_mixture_of_zeros_is_zero() -> None:
+    """Not the smallest number that is no denormal, which stands in for a peak of zero, to any power."""
+    for dtype in (torch.float32, torch.float64):
+        for p in (1.0, 4.0, 8.0, 2000.0):
+            maps = torch.zeros(2, 3, 1, dtype=dtype, requires_grad=True)
+            mixed = lp_mixture(maps, p)
+            assert not mixed.any(), (dtype, p)
+            mixed.sum().backward()
+            assert maps.grad is not None
+            assert not maps.grad.any(), (dtype, p)
+
+
 def test_the_mixture_nears_the_maximum() -> None:
     maps = torch.rand(5, 3, 2, dtype=torch.float64)
     torch.testing.assert_close(lp_mixture(maps, 2000), maps.amax(1), atol=1e-3, rtol=0)
@@ -197,6 +210,61 @@ def test_dropout_acts_in_training_alone() -> None:
     net.eval()
     assert torch.equal(net(hidden, lengths), net(hidden, lengths))
     torch.testing.assert_close(net(hidden, lengths), readout()(hidden, lengths))
+
+
+def test_state_dropout_leaves_unit_states() -> None:
+    net, (hidden, lengths) = readout(dropout=0.5), states()
+    torch.manual_seed(2)
+    found = net(hidden, lengths)
+    torch.manual_seed(2)
+    dropped = F.dropout(F.normalize(hidden, dim=1), 0.5)
+    torch.testing.assert_close(found, net.eval()(dropped, lengths))  # which normalises what it is given
+
+
+def test_map_dropout_drops_mixed_weights() -> None:
+    net, (hidden, lengths) = readout(map_dropout=0.5, output="pooled"), states()
+    torch.manual_seed(2)
+    found = net(hidden, lengths)
+    torch.manual_seed(2)
+    weights = F.dropout(net.weights(hidden, lengths), 0.5)
+    assert 0 < int((weights == 0).sum()) < weights.numel()
+    weighted = F.normalize(hidden, dim=1) * weights.repeat_interleave(2, 1)  # a weight for each feature of a head
+    pooled = torch.stack([part.sum(0) for part in weighted.split(SESSIONS)])
+    torch.testing.assert_close(found, F.normalize(pooled, dim=1))
+
+
+def maps_and_input(**options: Any) -> tuple[AttentionMaps, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    torch.manual_seed(3)
+    net = AttentionMaps(DIM, 4, **options).double()
+    keys, lengths = states([3, 3])
+    queries = torch.randn(2, 5, DIM, dtype=torch.float64)
+    return net, (queries, keys, lengths, segment_rows(lengths, 6))
+
+
+def test_the_learnt_sharpness_of_a_head_is_the_factor_on_its_logits() -> None:
+    learnt, given = maps_and_input(learn_sharpness=True)
+    queries, keys, *_ = given
+    dense = (queries, keys.view(2, 3, DIM))
+    factors = [0.5, 1.0, 2.0, 7.0]
+    assert learnt.log_sharpness is not None
+    with torch.no_grad():
+        learnt.log_sharpness.copy_(torch.tensor(factors).log())
+    found = learnt(*given)
+    torch.testing.assert_close(learnt.dense(*dense), found)
+    for head, factor in enumerate(factors):
+        fixed, _ = maps_and_input(sharpness=factor)
+        torch.testing.assert_close(found[..., head], fixed(*given)[..., head], atol=1e-7, rtol=1e-6)
+    for maps in (found, learnt.dense(*dense)):
+        (slope,) = torch.autograd.grad(maps.pow(2).sum(), learnt.log_sharpness)
+        assert bool((slope > 0).all()), "the sharper, the larger the sum of squares"
+
+
+@pytest.mark.parametrize("options", [{}, {"head_values": "full"}, {"intents": "concatenated"}, {"values": True}])
+def test_a_model_starts_as_the_released_code_does(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    for name, parameter in AttenMixer(300, 64, levels=3, **options).named_parameters():
+        assert 0.99 / 8 < float(parameter.detach().abs().max()) <= 1 / 8, name
+        assert float(parameter.detach().std()) == pytest.approx(1 / 8 / math.sqrt(3), rel=0.03), name
 
 
 def test_a_model_scores_unit_items() -> None:
