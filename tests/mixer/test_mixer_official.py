@@ -132,6 +132,31 @@ def test_every_parameter_starts_as_in_the_released_code() -> None:
         assert float(parameter.detach().mean().abs()) < 0.01, name
 
 
-def test_wrong_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match="heads is 3; it must divide the width 8"):
-        OfficialReadout(8, heads=3)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"dim": 0}, "dim is 0; it must be a whole number >= 1"),
+        ({"heads": 3}, "heads is 3; it must divide the width 8: 1, 2, 4, 8"),
+        ({"levels": 0}, "levels is 0"),
+        ({"p": float("inf")}, "p is inf; it must be a finite number >= 1"),
+        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"slots": 0}, "slots is 0"),
+        ({"items": 0}, "items is 0"),
+        ({"sigma": 0}, "sigma is 0"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        OfficialAttenMixer(**{"items": 12, "dim": 8, **options})
+    if not {"items", "sigma"} & set(options):
+        with pytest.raises(ValueError, match=says):
+            OfficialReadout(**{"dim": 8, **options})
+
+
+def test_input_that_does_not_fit_is_refused(model: OfficialAttenMixer) -> None:
+    with pytest.raises(ValueError, match="ids go from 0 to 12; they must lie in 0 to 11"):
+        model(torch.tensor([0, 12]), torch.tensor([2]))
+    with pytest.raises(ValueError, match="lengths is of type list"):
+        model(CLICKS, SESSIONS)
+    with pytest.raises(ValueError, match=r"hidden is \(4, 7\); it must be .* with d = 8"):
+        OfficialReadout(8)(torch.randn(4, 7), torch.tensor([4]))
