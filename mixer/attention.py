@@ -62,16 +62,19 @@ def check_width(dim: int, heads: int) -> None:
 
 
 class AttentionMaps(nn.Module):
-    """``softmax over a session's clicks of Q W_h^Q (K W_h^K)^T / sqrt(d)``, for every level and head.
+    """Softmax over a session's clicks of ``sharpness / sqrt(d) * q_h . k_h``, for every level and head (after Eq. 7).
+
+    ``q_h`` and ``k_h`` are the h-th d/H slices of ``Q W^Q`` and ``K W^K``, whose W^Q and W^K, d x d, all heads share.
 
     Parameters
     ----------
     dim : int
-        Width d; head h reads the h-th d/H slice of ``Q W^Q`` and ``K W^K``.
+        Width d.
     heads : int
         H, which divides d.
     sharpness : float
-        Factor on the logits; 1 is the paper's.
+        Factor on the logits. 1 keeps the paper's divisor, sqrt(d); ``math.sqrt(heads)`` makes it sqrt(d/H), the usual
+        one. See the notes.
     learn_sharpness : bool
         Whether each head learns a factor of its own besides, exp(t) with t from 0. Ours.
     positions : int
@@ -79,6 +82,23 @@ class AttentionMaps(nn.Module):
         before share the last bias. Ours.
     levels : int
         L; read where `positions` is positive only.
+
+    Notes
+    -----
+    What Eq. 7 says is ``softmax(Q W_h^Q (K W_h^K)^T / sqrt(d))`` with a W_h^Q and a W_h^K of d x d for every head: a
+    head's product runs over d features. Here it runs over the head's own d/H, and is divided by sqrt(d) all the same.
+    That is Eq. 7 where W_h^Q and W_h^K are zero but for d/H columns: 2 d^2 weights, not 2 H d^2, and a head's form
+    ``W_h^Q W_h^K^T`` has rank d/H at most. The released code cuts slices of d/H too (by a reshape that mixes items, and
+    under a sigmoid with no divisor; see `mixer.official`).
+
+    Multi-head attention elsewhere (arXiv 1706.03762) divides a product over d/H features by sqrt(d/H). Logits here are
+    smaller by the factor sqrt(H), 2.8 for 8 heads, and the maps flatter. With random weights that is also the ratio to
+    Eq. 7's full-width heads, in standard deviation. ``sharpness=math.sqrt(heads)`` takes the factor away, to
+    rounding: the maps are then those of `torch.nn.MultiheadAttention`. With one head all three are the same.
+
+    `position` is a table that is looked up, and `log_sharpness` H scalars: neither maps a state, and neither is a part
+    for those who prune maps or put noise on their weights, as little as an embedding or a bias is. The maps are W_l,
+    W^Q, W^K and W_v, which belong to the attention, and W_m, which belongs to the transformation.
     """
 
     def __init__(

@@ -107,6 +107,16 @@ class AttenMixerReadout(nn.Module):
     -----
     States are L2-normalised first: ``h = L2(E[x])`` without an encoder, and after one, as in the paper's hybrids. The
     mixed weights of a head do not sum to 1; the L2 of the pooled state absorbs the scale.
+
+    Maps start almost flat. A logit is a product of three small matrices, W_l, W^Q and W^K, with unit states, divided by
+    sqrt(d) (`mixer.attention.AttentionMaps` tells what a head reads). With every weight at U(-1/sqrt(d), 1/sqrt(d)),
+    d = 64, H = 8, L = 7 and 2,000 sessions of n = 10 random items, the largest mixed weight of a head is 1.002 times
+    the smallest on average (single maps: 1.003 at level 1 to 1.008 at level 7; 1.0006 for mixed weights at d = 256),
+    so that the readout starts as a mean of the states beside the last one. Nor is flat a place that is left fast: where
+    W_l, W^Q and W^K are zero the gradient of each vanishes, being a product with the other two, and near it is small of
+    second order. L2 decay pulls towards that point; Adam's coupled ``weight_decay`` the more, which is divided by the
+    gradient's own size like the gradient: where the decay is the larger of the two, a weight shrinks by about the
+    learning rate a step, however small the decay (above Adam's eps).
     """
 
     def __init__(

@@ -260,6 +260,49 @@ def test_the_learnt_sharpness_of_a_head_is_the_factor_on_its_logits() -> None:
         assert bool((slope > 0).all()), "the sharper, the larger the sum of squares"
 
 
+def test_maps_are_equation_7_with_heads_that_read_a_slice() -> None:
+    """W_h^Q and W_h^K of d x d for each head, zero outside its d/H columns; the divisor is sqrt(d)."""
+    net, (queries, keys, lengths, rows) = maps_and_input()
+    found = net(queries, keys, lengths, rows).view(2, 3, 5, 4)
+    for head in range(4):
+        own = torch.zeros(DIM, dtype=torch.float64)
+        own[2 * head : 2 * head + 2] = 1
+        w_q, w_k = net.w_q.weight.T * own, net.w_k.weight.T * own
+        logits = (queries @ w_q) @ (keys.view(2, 3, DIM) @ w_k).transpose(1, 2) / math.sqrt(DIM)
+        torch.testing.assert_close(found[..., head], logits.softmax(2).transpose(1, 2))
+
+
+def test_a_sharpness_of_the_root_of_the_heads_is_the_usual_scale() -> None:
+    net, given = maps_and_input(sharpness=math.sqrt(4))
+    queries, keys, *_ = given
+    usual = torch.nn.MultiheadAttention(DIM, 4, bias=False, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        usual.in_proj_weight.copy_(torch.cat([net.w_q.weight, net.w_k.weight, torch.eye(DIM, dtype=torch.float64)]))
+    packed = keys.view(2, 3, DIM)
+    _, maps = usual(queries, packed, packed, average_attn_weights=False)  # (B, H, L, n)
+    torch.testing.assert_close(net(*given), maps.permute(0, 3, 2, 1).flatten(0, 1))
+    assert not torch.allclose(maps_and_input()[0](*given), net(*given))
+
+
+def test_maps_start_almost_flat() -> None:
+    torch.manual_seed(0)
+    net = AttenMixer(500, 64)
+    weights = net.readout.weights(net.embedding(torch.randint(0, 500, (3000,))), torch.full((300,), 10)).detach()
+    each = weights.view(300, 10, 8)
+    assert 1.0015 < float((each.amax(1) / each.amin(1)).mean()) < 1.0035
+
+
+def test_no_map_gets_a_gradient_where_all_are_zero() -> None:
+    net, (hidden, lengths) = readout(), states()
+    maps = [*net.intents.parameters(), *net.attention.parameters()]
+    for scale, zero in ((1.0, False), (0.0, True)):
+        with torch.no_grad():
+            for parameter in maps:
+                parameter.mul_(scale)
+        for slope in torch.autograd.grad(net(hidden, lengths).pow(2).sum(), maps):
+            assert (not slope.any()) == zero
+
+
 @pytest.mark.parametrize("options", [{}, {"head_values": "full"}, {"intents": "concatenated"}, {"values": True}])
 def test_a_model_starts_as_the_released_code_does(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
