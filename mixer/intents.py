@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from mixer import checks
+
 #: Kind of intent -> what it is.
 INTENTS = {
     "sets": "W_l of the sum of the last l items (Eq. 6)",
@@ -41,18 +43,22 @@ class Intents(nn.Module):
 
     def __init__(self, dim: int, levels: int, kind: str = "sets", bias: bool = False) -> None:
         super().__init__()
-        if levels < 1:
-            raise ValueError(f"levels is {levels}; it must be >= 1")
-        if kind not in INTENTS:
-            raise ValueError(f"unknown intents {kind!r}; choose from: {', '.join(INTENTS)}")
+        checks.whole("dim", dim)
+        checks.whole("levels", levels)
+        checks.choice("intents", kind, INTENTS)
+        checks.flag("bias", bias)
         if kind == "subsets" and levels > MOST_SUBSETS:
             raise ValueError(f"levels is {levels}; intents from every subset are offered up to {MOST_SUBSETS} items")
-        self.levels, self.kind = levels, kind
+        self.dim, self.levels, self.kind = dim, levels, kind
         widths = [dim * (level + 1) if kind == "concatenated" else dim for level in range(levels)]
         self.maps = nn.ModuleList(nn.Linear(width, dim, bias=bias) for width in widths)
 
     def forward(self, hidden: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
         """Packed states (T, d) -> queries (B, L, d); not for ``subsets``, whose number differs by session."""
+        if self.kind == "subsets":
+            raise ValueError("intents from every subset differ in number by session; call subsets(hidden, lengths)")
+        checks.states("hidden", hidden, 2, self.dim, "(T, d)", self)
+        checks.segments(lengths, rows, hidden.shape[0])
         if self.kind == "all":
             total = hidden.new_zeros(lengths.numel(), hidden.shape[1]).index_add(0, rows, hidden)
             return torch.stack([m(total) for m in self.maps], 1)
@@ -80,8 +86,15 @@ class Intents(nn.Module):
         Raises
         ------
         ValueError
-            For a session of more than `levels` items.
+            For a session of more than `levels` items, for states or lengths that don't fit, and of another kind.
         """
+        if self.kind != "subsets":
+            raise ValueError(f"intents are {self.kind!r}, one a level; call forward(hidden, lengths, rows)")
+        checks.states("hidden", hidden, 2, self.dim, "(T, d)", self)
+        checks.whole_tensor("lengths", lengths, "(B,)")
+        if lengths.dim() != 1:
+            raise ValueError(f"lengths is {tuple(lengths.shape)}; it must be (B,)")
+        checks.filled(lengths, hidden.shape[0])
         longest = int(lengths.max())
         if longest > self.levels:
             raise ValueError(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixer.readout import AttenMixerReadout, pack
+from mixer import checks
+from mixer.readout import AttenMixerReadout, pack_ids
 
 
 class AttenMixer(nn.Module):
@@ -38,6 +39,10 @@ class AttenMixer(nn.Module):
         self, items: int, dim: int = 256, *, sigma: float = 12.0, unit_query: bool = False, **readout: Any
     ) -> None:
         super().__init__()
+        checks.whole("items", items)
+        checks.whole("dim", dim)
+        checks.positive("sigma", sigma)
+        checks.flag("unit_query", unit_query)
         self.sigma, self.unit_query = sigma, unit_query
         self.embedding = nn.Embedding(items, dim)
         self.readout = AttenMixerReadout(dim, **readout)
@@ -57,7 +62,7 @@ class AttenMixer(nn.Module):
         lengths, mask
             As for `AttenMixerReadout.forward`.
         """
-        items, lengths = pack(items, lengths, mask, packed_dims=1)
+        items, lengths = pack_ids(items, lengths, mask, self.embedding.num_embeddings)
         query = self.readout(self.embedding(items), lengths)
         return self.sigma * (F.normalize(query, dim=1) if self.unit_query else query)
 

@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixer.attention import divisors, lp_mixture
+from mixer import checks
+from mixer.attention import check_width, lp_mixture
 from mixer.intents import Intents
-from mixer.readout import pack
+from mixer.readout import pack, pack_ids
 from mixer.segments import segment_rows, segment_softmax, segment_sum
 
 
@@ -65,13 +66,13 @@ class OfficialReadout(nn.Module):
         slots: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        if heads < 1 or dim % heads:
-            raise ValueError(f"heads is {heads}; it must divide the width {dim}: {divisors(dim)}")
-        if not p >= 1:
-            raise ValueError(f"p is {p}; it must be >= 1")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it must lie in [0, 1)")
-        self.levels, self.heads, self.p, self.dropout, self.slots = levels, heads, p, dropout, slots
+        check_width(dim, heads)
+        checks.whole("levels", levels)
+        checks.exponent(p)
+        checks.share("dropout", dropout)
+        if slots is not None:
+            checks.whole("slots", slots)
+        self.dim, self.levels, self.heads, self.p, self.dropout, self.slots = dim, levels, heads, p, dropout, slots
         self.intents = Intents(dim, levels, "concatenated", bias=True)
         self.w_q = nn.Linear(dim, dim)
         self.w_k = nn.Linear(dim, dim)
@@ -81,7 +82,7 @@ class OfficialReadout(nn.Module):
 
     def forward(self, hidden: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Packed (T, d) or padded (B, n, d) states -> queries (B, d); arguments as for `AttenMixerReadout.forward`."""
-        hidden, lengths = pack(hidden, lengths, mask)
+        hidden, lengths = self._pack(hidden, lengths, mask)
         count, clicks = lengths.numel(), hidden.shape[0]
         rows = segment_rows(lengths, clicks)
         hidden = F.normalize(F.dropout(F.normalize(hidden, dim=1), self.dropout, self.training), dim=1)
@@ -93,9 +94,14 @@ class OfficialReadout(nn.Module):
 
     def weights(self, hidden: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The attention weights of packed clicks, (T, H), without dropout; arguments as in `forward`."""
-        hidden, lengths = pack(hidden, lengths, mask)
+        hidden, lengths = self._pack(hidden, lengths, mask)
         rows = segment_rows(lengths, hidden.shape[0])
         return self._weights(F.normalize(hidden, dim=1), lengths, rows)
+
+    def _pack(self, hidden: Tensor, lengths: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        hidden, lengths = pack(hidden, lengths, mask)
+        checks.states("hidden", hidden, 2, self.dim, "(T, d) or (B, n, d)", self)
+        return hidden, lengths
 
     def _weights(self, hidden: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
         return segment_softmax(2 * self._mixed(hidden, lengths, rows), lengths, rows)  # (T, H)
@@ -140,6 +146,9 @@ class OfficialAttenMixer(nn.Module):
         heads: int = 8, p: float = 4.0, slots: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        checks.whole("items", items)
+        check_width(dim, heads)
+        checks.positive("sigma", sigma)
         self.sigma, self.dropout = sigma, dropout
         self.embedding = nn.Embedding(items, dim)
         self.readout = OfficialReadout(dim, levels, heads, p, dropout=dropout, slots=slots)
@@ -150,7 +159,7 @@ class OfficialAttenMixer(nn.Module):
 
     def forward(self, items: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Scores of every item, (B, items); `items` is packed (T,) or padded (B, n)."""
-        items, lengths = pack(items, lengths, mask, packed_dims=1)
+        items, lengths = pack_ids(items, lengths, mask, self.embedding.num_embeddings)
         query = F.normalize(self.readout(self.embedding(items), lengths), dim=1)
         table = F.dropout(F.normalize(self.embedding.weight, dim=1), self.dropout, self.training)
         return self.sigma * query @ table.t()

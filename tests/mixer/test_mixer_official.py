@@ -99,6 +99,64 @@ def test_dropout_acts_in_training_alone(model: OfficialAttenMixer) -> None:
     assert not torch.equal(model(CLICKS, LENGTHS), model(CLICKS, LENGTHS))
 
 
-def test_wrong_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match="heads is 3; it must divide the width 8"):
-        OfficialReadout(8, heads=3)
+def test_the_readout_drops_states_and_maps() -> None:
+    torch.manual_seed(0)
+    net = OfficialReadout(8, levels=3, heads=2, dropout=0.5).double()
+    hidden = torch.randn(len(CLICKS), 8, dtype=torch.float64)
+    torch.manual_seed(1)
+    found = net(hidden, LENGTHS)
+    torch.manual_seed(1)
+    unit = F.normalize(F.dropout(F.normalize(hidden, dim=1), 0.5), dim=1)
+    weights = F.dropout(net.weights(unit, LENGTHS), 0.5).repeat_interleave(4, 1)  # a weight for each feature of a head
+    pooled = torch.stack([part.sum(0) for part in (net.w_v(unit) * weights).split(LENGTHS.tolist())])
+    last = unit[LENGTHS.cumsum(0) - 1]
+    torch.testing.assert_close(found, net.w_m(torch.cat([net.norm(pooled), last], 1)))
+
+
+def test_the_model_drops_entries_of_the_item_table(model: OfficialAttenMixer) -> None:
+    query = F.normalize(model.readout(model.embedding(CLICKS), LENGTHS), dim=1)
+    model.train()
+    model.dropout, model.readout.dropout = 0.5, 0.0
+    torch.manual_seed(1)
+    found = model(CLICKS, LENGTHS)
+    torch.manual_seed(1)
+    table = F.dropout(F.normalize(model.embedding.weight, dim=1), 0.5)
+    torch.testing.assert_close(found, model.sigma * query @ table.T)
+
+
+def test_every_parameter_starts_as_in_the_released_code() -> None:
+    """U(-1/sqrt(d), 1/sqrt(d)), the layer norm's gain and every bias too."""
+    torch.manual_seed(0)
+    for name, parameter in OfficialAttenMixer(300, 256, levels=2).named_parameters():
+        assert 0.9 / 16 < float(parameter.detach().abs().max()) <= 1 / 16, name
+        assert float(parameter.detach().mean().abs()) < 0.01, name
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"dim": 0}, "dim is 0; it must be a whole number >= 1"),
+        ({"heads": 3}, "heads is 3; it must divide the width 8: 1, 2, 4, 8"),
+        ({"levels": 0}, "levels is 0"),
+        ({"p": float("inf")}, "p is inf; it must be a finite number >= 1"),
+        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"slots": 0}, "slots is 0"),
+        ({"items": 0}, "items is 0"),
+        ({"sigma": 0}, "sigma is 0"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        OfficialAttenMixer(**{"items": 12, "dim": 8, **options})
+    if not {"items", "sigma"} & set(options):
+        with pytest.raises(ValueError, match=says):
+            OfficialReadout(**{"dim": 8, **options})
+
+
+def test_input_that_does_not_fit_is_refused(model: OfficialAttenMixer) -> None:
+    with pytest.raises(ValueError, match="ids go from 0 to 12; they must lie in 0 to 11"):
+        model(torch.tensor([0, 12]), torch.tensor([2]))
+    with pytest.raises(ValueError, match="lengths is of type list"):
+        model(CLICKS, SESSIONS)
+    with pytest.raises(ValueError, match=r"hidden is \(4, 7\); it must be .* with d = 8"):
+        OfficialReadout(8)(torch.randn(4, 7), torch.tensor([4]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import combinations
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixer import AttenMixer, AttenMixerReadout, Intents, lp_mixture
+from mixer import AttenMixer, AttenMixerReadout, AttentionMaps, Intents, lp_mixture
+from mixer.segments import segment_rows
 
 SESSIONS = [4, 1, 7, 2]
 DIM = 8
@@ -174,6 +176,18 @@ def test_the_mixture_is_exact_and_has_a_finite_gradient_at_zero() -> None:
     torch.testing.assert_close(maps.grad, expected)
 
 
+def test_the_mixture_of_zeros_is_zero() -> None:
+    """Not the smallest number that is no denormal, which stands in for a peak of zero, to any power."""
+    for dtype in (torch.float32, torch.float64):
+        for p in (1.0, 4.0, 8.0, 2000.0):
+            maps = torch.zeros(2, 3, 1, dtype=dtype, requires_grad=True)
+            mixed = lp_mixture(maps, p)
+            assert not mixed.any(), (dtype, p)
+            mixed.sum().backward()
+            assert maps.grad is not None
+            assert not maps.grad.any(), (dtype, p)
+
+
 def test_the_mixture_nears_the_maximum() -> None:
     maps = torch.rand(5, 3, 2, dtype=torch.float64)
     torch.testing.assert_close(lp_mixture(maps, 2000), maps.amax(1), atol=1e-3, rtol=0)
@@ -199,6 +213,104 @@ def test_dropout_acts_in_training_alone() -> None:
     torch.testing.assert_close(net(hidden, lengths), readout()(hidden, lengths))
 
 
+def test_state_dropout_leaves_unit_states() -> None:
+    net, (hidden, lengths) = readout(dropout=0.5), states()
+    torch.manual_seed(2)
+    found = net(hidden, lengths)
+    torch.manual_seed(2)
+    dropped = F.dropout(F.normalize(hidden, dim=1), 0.5)
+    torch.testing.assert_close(found, net.eval()(dropped, lengths))  # which normalises what it is given
+
+
+def test_map_dropout_drops_mixed_weights() -> None:
+    net, (hidden, lengths) = readout(map_dropout=0.5, output="pooled"), states()
+    torch.manual_seed(2)
+    found = net(hidden, lengths)
+    torch.manual_seed(2)
+    weights = F.dropout(net.weights(hidden, lengths), 0.5)
+    assert 0 < int((weights == 0).sum()) < weights.numel()
+    weighted = F.normalize(hidden, dim=1) * weights.repeat_interleave(2, 1)  # a weight for each feature of a head
+    pooled = torch.stack([part.sum(0) for part in weighted.split(SESSIONS)])
+    torch.testing.assert_close(found, F.normalize(pooled, dim=1))
+
+
+def maps_and_input(**options: Any) -> tuple[AttentionMaps, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    torch.manual_seed(3)
+    net = AttentionMaps(DIM, 4, **options).double()
+    keys, lengths = states([3, 3])
+    queries = torch.randn(2, 5, DIM, dtype=torch.float64)
+    return net, (queries, keys, lengths, segment_rows(lengths, 6))
+
+
+def test_the_learnt_sharpness_of_a_head_is_the_factor_on_its_logits() -> None:
+    learnt, given = maps_and_input(learn_sharpness=True)
+    queries, keys, *_ = given
+    dense = (queries, keys.view(2, 3, DIM))
+    factors = [0.5, 1.0, 2.0, 7.0]
+    assert learnt.log_sharpness is not None
+    with torch.no_grad():
+        learnt.log_sharpness.copy_(torch.tensor(factors).log())
+    found = learnt(*given)
+    torch.testing.assert_close(learnt.dense(*dense), found)
+    for head, factor in enumerate(factors):
+        fixed, _ = maps_and_input(sharpness=factor)
+        torch.testing.assert_close(found[..., head], fixed(*given)[..., head], atol=1e-7, rtol=1e-6)
+    for maps in (found, learnt.dense(*dense)):
+        (slope,) = torch.autograd.grad(maps.pow(2).sum(), learnt.log_sharpness)
+        assert bool((slope > 0).all()), "the sharper, the larger the sum of squares"
+
+
+def test_maps_are_equation_7_with_heads_that_read_a_slice() -> None:
+    """W_h^Q and W_h^K of d x d for each head, zero outside its d/H columns; the divisor is sqrt(d)."""
+    net, (queries, keys, lengths, rows) = maps_and_input()
+    found = net(queries, keys, lengths, rows).view(2, 3, 5, 4)
+    for head in range(4):
+        own = torch.zeros(DIM, dtype=torch.float64)
+        own[2 * head : 2 * head + 2] = 1
+        w_q, w_k = net.w_q.weight.T * own, net.w_k.weight.T * own
+        logits = (queries @ w_q) @ (keys.view(2, 3, DIM) @ w_k).transpose(1, 2) / math.sqrt(DIM)
+        torch.testing.assert_close(found[..., head], logits.softmax(2).transpose(1, 2))
+
+
+def test_a_sharpness_of_the_root_of_the_heads_is_the_usual_scale() -> None:
+    net, given = maps_and_input(sharpness=math.sqrt(4))
+    queries, keys, *_ = given
+    usual = torch.nn.MultiheadAttention(DIM, 4, bias=False, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        usual.in_proj_weight.copy_(torch.cat([net.w_q.weight, net.w_k.weight, torch.eye(DIM, dtype=torch.float64)]))
+    packed = keys.view(2, 3, DIM)
+    _, maps = usual(queries, packed, packed, average_attn_weights=False)  # (B, H, L, n)
+    torch.testing.assert_close(net(*given), maps.permute(0, 3, 2, 1).flatten(0, 1))
+    assert not torch.allclose(maps_and_input()[0](*given), net(*given))
+
+
+def test_maps_start_almost_flat() -> None:
+    torch.manual_seed(0)
+    net = AttenMixer(500, 64)
+    weights = net.readout.weights(net.embedding(torch.randint(0, 500, (3000,))), torch.full((300,), 10)).detach()
+    each = weights.view(300, 10, 8)
+    assert 1.0015 < float((each.amax(1) / each.amin(1)).mean()) < 1.0035
+
+
+def test_no_map_gets_a_gradient_where_all_are_zero() -> None:
+    net, (hidden, lengths) = readout(), states()
+    maps = [*net.intents.parameters(), *net.attention.parameters()]
+    for scale, zero in ((1.0, False), (0.0, True)):
+        with torch.no_grad():
+            for parameter in maps:
+                parameter.mul_(scale)
+        for slope in torch.autograd.grad(net(hidden, lengths).pow(2).sum(), maps):
+            assert (not slope.any()) == zero
+
+
+@pytest.mark.parametrize("options", [{}, {"head_values": "full"}, {"intents": "concatenated"}, {"values": True}])
+def test_a_model_starts_as_the_released_code_does(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    for name, parameter in AttenMixer(300, 64, levels=3, **options).named_parameters():
+        assert 0.99 / 8 < float(parameter.detach().abs().max()) <= 1 / 8, name
+        assert float(parameter.detach().std()) == pytest.approx(1 / 8 / math.sqrt(3), rel=0.03), name
+
+
 def test_a_model_scores_unit_items() -> None:
     torch.manual_seed(0)
     net = AttenMixer(30, DIM, levels=2, heads=2, sigma=5.0)
@@ -215,9 +327,24 @@ def test_a_model_scores_unit_items() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({"dim": 0}, "dim is 0; it must be a whole number >= 1"),
+        ({"dim": 8.0}, "dim is 8.0; it must be a whole number >= 1"),
         ({"heads": 3}, "heads is 3; it must divide the width 8"),
-        ({"levels": 0}, "levels is 0"),
-        ({"p": 0.5}, "p is 0.5"),
+        ({"heads": 0}, "heads is 0; it must divide the width 8"),
+        ({"heads": "4"}, "heads is '4'; it must divide the width 8"),
+        ({"levels": 0}, "levels is 0; it must be a whole number >= 1"),
+        ({"levels": [3, 2]}, "levels is [3, 2]; it must be a whole number >= 1"),
+        ({"levels": True}, "levels is True; it must be a whole number"),
+        ({"p": 0.5}, "p is 0.5; it must be a finite number >= 1"),
+        ({"p": math.nan}, "p is nan"),
+        ({"p": "4"}, "p is '4'"),
+        ({"sharpness": math.inf}, "sharpness is inf; it must be a finite number > 0"),
+        ({"learn_sharpness": "False"}, "learn_sharpness is 'False'; it must be True or False"),
+        ({"values": 1}, "values is 1; it must be True or False"),
+        ({"map_dropout": None}, "map_dropout is None; it must lie in [0, 1)"),
+        ({"intents": ["sets"]}, "unknown intents ['sets']; choose from: sets, all, concatenated, subsets"),
+        ({"intents": "subsets", "positions": 2}, "positions have no place"),
+        ({"positions": 1.5}, "positions is 1.5"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"intents": "none"}, "sets, all, concatenated, subsets"),
         ({"mixture": "mean"}, "lp, max"),
@@ -230,8 +357,9 @@ def test_a_model_scores_unit_items() -> None:
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says.replace("(", r"\(")):
-        readout(**options)
+    with pytest.raises(ValueError, match=re.escape(says)) as refused:
+        AttenMixerReadout(**{"dim": DIM, **options})
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +383,102 @@ def test_input_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a session has 9 items, more than 7: .* 511 queries"):
         many(*states([9]))
     assert lengths.sum() == 4
+
+
+def test_a_whole_model_refuses_wrong_options() -> None:
+    for options, says in (
+        ({"items": 0}, "items is 0"), ({"dim": 0}, "dim is 0"), ({"sigma": -1.0}, "sigma is -1.0"),
+        ({"unit_query": "no"}, "unit_query is 'no'"), ({"levels": 0}, "levels is 0"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            AttenMixer(**{"items": 9, "dim": DIM, **options})
+    with pytest.raises(ValueError, match="bias is None"):
+        Intents(DIM, 2, bias=None)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="levels is 0"):
+        AttentionMaps(DIM, 2, levels=0)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a list of lengths": ({"lengths": [3, 1]}, "lengths is of type list; it must be a tensor, (B,)"),
+    "lengths of floats": ({"lengths": torch.tensor([3.0, 1.0])}, "lengths is torch.float32; it must be int64 or int32"),
+    "lengths in a table": ({"lengths": torch.tensor([[3, 1]])}, "lengths is (1, 2), hidden (4, 8); it must be (B,)"),
+    "lengths elsewhere": ({"lengths": torch.ones(2, dtype=torch.int64, device="meta")}, "lengths is on meta, hidden"),
+    "a list of states": ({"hidden": [[1.0] * 8] * 4}, "hidden is of type list; it must be a tensor, (T, d) or (B, n,"),
+    "one state": ({"hidden": torch.ones(8)}, "hidden is (8,); it must be (T, d) or (B, n, d)"),
+    "another width": ({"hidden": torch.ones(4, 6)}, "hidden is (4, 6); it must be (T, d) or (B, n, d) with d = 8"),
+    "ids as states": ({"hidden": torch.ones(4, 8, dtype=torch.int64)}, "hidden is torch.int64, the parameters are"),
+    "another type": ({"hidden": torch.ones(4, 8)}, "hidden is torch.float32, the parameters are torch.float64"),
+    "more sessions": ({"hidden": torch.ones(3, 2, 8)}, "lengths is (2,), hidden (3, 2, 8); it must be (B,)"),
+    "a list as mask": ({"lengths": None, "mask": [[True]]}, "mask is of type list; it must be a tensor, (B, n)"),
+    "a mask that is added": (
+        {"hidden": torch.ones(1, 4, 8), "lengths": None, "mask": torch.zeros(1, 4)}, "mask is torch.float32; it must be"
+    ),
+    "both": ({"mask": torch.ones(2, 2)}, "give either lengths or mask"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "says"), WRONG.values(), ids=WRONG)
+def test_wrong_input_is_refused(given: dict[str, Any], says: str) -> None:
+    hidden, lengths = states([3, 1])
+    for call in (readout().forward, readout().weights):
+        with pytest.raises(ValueError, match=re.escape(says)) as refused:
+            call(**{"hidden": hidden, "lengths": lengths, **given})
+        assert "\n" not in str(refused.value)
+
+
+def test_lengths_of_int32_are_taken_and_autocast_brings_types_together() -> None:
+    net, (hidden, lengths) = readout(torch.float32), states(dtype=torch.float32)
+    assert torch.equal(net(hidden, lengths.int()), net(hidden, lengths))
+    padded = hidden[:4].expand(2, 4, DIM)
+    assert torch.equal(net(padded, torch.tensor([4, 2]).int()), net(padded, torch.tensor([4, 2])))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert bool(net(hidden.bfloat16(), lengths).isfinite().all())
+
+
+def test_wrong_ids_are_refused() -> None:
+    net, lengths = AttenMixer(9, DIM), torch.tensor([2])
+    for ids, says in (
+        (torch.tensor([0, 9]), "ids go from 0 to 9; they must lie in 0 to 8"),
+        (torch.tensor([-1, 2]), "ids go from -1 to 2"),
+        (torch.tensor([0.0, 1.0]), "items is torch.float32; it must be int64 or int32"),
+        ([1, 2], "items is of type list"),
+        (torch.zeros(1, 1, 2, dtype=torch.int64), r"items is \(1, 1, 2\); it must be \(T,\) or \(B, n\)"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            net(ids, lengths)
+
+
+def test_the_pieces_refuse_wrong_input() -> None:
+    maps, (queries, keys, lengths, rows) = maps_and_input(positions=2, levels=5)
+    plain, _ = maps_and_input()
+    sets, pool = Intents(DIM, 3).double(), Intents(DIM, 3, "subsets").double()
+    dense = keys.view(2, 3, DIM)
+    for call, says in (
+        (lambda: maps(queries[..., :7], keys, lengths, rows), "queries is (2, 5, 7); it must be (B, L, d) with d = 8"),
+        (lambda: maps(queries, dense, lengths, rows), "keys is (2, 3, 8); it must be (T, d) with d = 8"),
+        (lambda: maps(queries[:1], keys, lengths, rows), "queries are of 1 sessions, lengths of 2"),
+        (lambda: maps(queries[:, :4], keys, lengths, rows), "queries have 4 levels; there must be 5"),
+        (lambda: maps(queries[:, :0], keys, lengths, rows), "queries have 0 levels; there must be 5"),
+        (lambda: plain(queries[:, :0], keys, lengths, rows), "queries have 0 levels; there must be >= 1"),
+        (lambda: maps(queries, keys, lengths, rows[:5]), "rows is (5,), but there are 6 clicks"),
+        (lambda: maps(queries, keys, lengths, rows.flip(0)), "rows are not those of lengths"),
+        (lambda: maps(queries, keys, lengths[None], rows), "lengths is (1, 2); it must be (B,)"),
+        (lambda: maps.dense(queries, dense), "dense knows no positions"),
+        (lambda: plain.dense(queries, keys), "keys is (6, 8); it must be (G, n, d) with d = 8"),
+        (lambda: plain.dense(queries[:1], dense), "queries are of 1 sessions, keys of 2"),
+        (lambda: sets(keys, lengths + 1, rows), "lengths add up to 8, but there are 6 states"),
+        (lambda: sets(keys, lengths * 0, rows), "every session needs at least one item"),
+        (lambda: sets(keys[:, :5], lengths, rows), "hidden is (6, 5); it must be (T, d) with d = 8"),
+        (lambda: pool(keys, lengths, rows), "call subsets(hidden, lengths)"),
+        (lambda: next(sets.subsets(keys, lengths)), "intents are 'sets', one a level; call forward"),
+        (lambda: next(pool.subsets(keys, lengths[None])), "lengths is (1, 2); it must be (B,)"),
+        (lambda: next(pool.subsets(keys, lengths[:1])), "lengths add up to 3, but there are 6 states"),
+        (lambda: lp_mixture(keys, 4), "maps is (6, 8) of torch.float64; it must be (T, L, H)"),
+        (lambda: lp_mixture(queries, 0.5), "p is 0.5"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(says)) as refused:
+            call()
+        assert "\n" not in str(refused.value)
 
 
 def test_our_additions_start_at_nothing() -> None:
