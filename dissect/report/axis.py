@@ -145,22 +145,44 @@ def finish(figure: Figure, legend_of: Axes, title: str, caption: str, top: float
     figure.tight_layout(rect=(0, foot, 1, top))
 
 
-def describe(runs: Sequence[Run]) -> str:
-    """Data set, protocol, N, setting and seeds of some finished runs, as a caption says them."""
+def seeds_of(runs: Iterable[Run]) -> tuple[int, ...]:
+    """The seeds of finished runs, ascending, each once."""
+    return tuple(sorted({run.spec["seed"] for run in runs if run.result is not None}))
+
+
+def said_seeds(seeds: Iterable[int]) -> str:
+    """``seed 0`` or ``seeds 0, 1, 2``."""
+    listed = [str(seed) for seed in seeds]
+    return f"seed{'s' * (len(listed) > 1)} {', '.join(listed)}"
+
+
+def fewer_seeds(found: Mapping[str, Sequence[Run]]) -> str:
+    """Which rows lack seeds that others have, as a sentence after a space; nothing where none does."""
+    every = {label: seeds_of(runs) for label, runs in found.items() if seeds_of(runs)}
+    most = sorted({seed for seeds in every.values() for seed in seeds})
+    fewer = [f"{label}: {', '.join(map(str, seeds))}" for label, seeds in every.items() if list(seeds) != most]
+    return f" Of these seeds, rows with fewer have: {'; '.join(fewer)}." if fewer else ""
+
+
+def describe(runs: Sequence[Run], *, seeds: bool = True) -> str:
+    """Data set, protocol, N, setting and seeds of some finished runs, as a caption says them.
+
+    `seeds` says whether they are named: they are those of all the runs together, a row of them may have fewer (see
+    `fewer_seeds`).
+    """
     results = [run.result for run in runs if run.result is not None]
     if not results:
         return "not run"
     data, protocol = results[0]["dataset"], results[0]["protocol"]
     trained = span(result["dataset"]["train_examples"] for result in results)
     subset = f", {data['max_train']:,} training sessions drawn anew for each seed" if data.get("max_train") else ""
-    seeds = sorted({result["seed"] for result in results})
+    of_seeds = f"; {said_seeds(sorted({result['seed'] for result in results}))}" if seeds else ""
     rounded = sorted({run.spec["model"] for run in runs if run.spec.get("precision") == "bf16"})
     setting = [f"{name} {_listed(run.spec.get(key) for run in runs)}" for key, name in _SETTING]
     return (
         f"{data['name']}{subset}, {trained} training examples, protocol {protocol['name']}"
         f"{', refit' if protocol['refit'] else ''}, ties {protocol['ties']}; "
-        f"N = {data['test_examples']:,} test examples; {', '.join(setting)}; "
-        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        f"N = {data['test_examples']:,} test examples; {', '.join(setting)}{of_seeds}"
         f"{'; products of bfloat16 factors: ' * bool(rounded)}{', '.join(rounded)}."
     )
 
