@@ -21,7 +21,7 @@ MODELS: dict[str, tuple[str, Any, str]] = {
     "attenmixer": ("#D55E00", "-", "o"),
     "attenmixer-ours": ("#CC79A7", "-", "P"),
     "attenmixer-official": ("#E69F00", (0, (6, 2)), "v"),
-    "meanlast": ("#009E73", (0, (6, 2)), "s"),
+    "meanlast": ("#000000", (0, (4, 3)), "s"),
     "meanpool": ("#009E73", "-", "D"),
     "srgnn": ("#0072B2", "-", "^"),
     "srgnn+attenmixer": ("#56B4E9", (0, (6, 2)), "X"),
@@ -46,12 +46,26 @@ class Series:
         Place on the axis -> values, one a seed.
     bars : mapping, optional
         Place -> low and high end of an interval; by default Student's of the mean over seeds.
+    of : mapping, optional
+        Place -> what its values are of, such as their seeds; neighbours that differ in it are not joined by the line.
     """
 
     label: str
     model: str
     points: Mapping[Any, Sequence[float]]
     bars: Mapping[Any, tuple[float, float]] | None = None
+    of: Mapping[Any, Any] | None = None
+
+    def joined(self, places: Sequence[Any]) -> list[list[Any]]:
+        """`places` in pieces whose neighbours are of the same."""
+        pieces: list[list[Any]] = []
+        for place in places:
+            same = self.of is None or (pieces and self.of[pieces[-1][-1]] == self.of[place])
+            if pieces and same:
+                pieces[-1].append(place)
+            else:
+                pieces.append([place])
+        return pieces
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> float:
@@ -80,18 +94,22 @@ def draw_axis(
     Bars are 95% intervals of the mean over seeds (Student's t), small points the seeds.
     """
     at = {place: i for i, place in enumerate(places)}
+    series = [each for each in series if any(each.points.get(place) for place in places)]  # no line, no legend
     for i, each in enumerate(series):
         color, dash, marker = MODELS[each.model]
         there = [place for place in places if each.points.get(place)]
-        x = np.array([at[place] for place in there], float) + 0.06 * (i - (len(series) - 1) / 2)
-        means = [float(np.mean(each.points[place])) for place in there]
-        bars = np.array([_bar(each, place, mean) for place, mean in zip(there, means, strict=True)]).reshape(-1, 2).T
-        axes.errorbar(
-            x, means, yerr=bars, color=color, linestyle=dash, marker=marker, markersize=6, capsize=3, label=each.label,
-            linewidth=1.6, zorder=3,
-        )  # fmt: skip
-        for place, where in zip(there, x, strict=True):
-            axes.plot([where] * len(each.points[place]), each.points[place], ".", color=color, alpha=0.4, zorder=2)
+        aside = 0.06 * (i - (len(series) - 1) / 2)
+        for number, piece in enumerate(each.joined(there)):
+            x = np.array([at[place] for place in piece], float) + aside
+            means = [float(np.mean(each.points[place])) for place in piece]
+            bars = np.array([_bar(each, place, mean) for place, mean in zip(piece, means, strict=True)]).T
+            axes.errorbar(
+                x, means, yerr=bars, color=color, linestyle=dash, marker=marker, markersize=6, capsize=3,
+                label=None if number else each.label, linewidth=1.6, zorder=3,
+            )  # fmt: skip
+        for place in there:
+            values = each.points[place]
+            axes.plot([at[place] + aside] * len(values), values, ".", color=color, alpha=0.4, zorder=2)
     for label, (model, values) in references.items():
         if not len(values):
             continue
@@ -101,6 +119,7 @@ def draw_axis(
         if half:
             axes.axhspan(float(np.mean(values)) - half, float(np.mean(values)) + half, color=color, alpha=0.10, lw=0)
     axes.set_xticks(range(len(places)), [str(place) for place in places])
+    axes.set_xlim(-0.5, len(places) - 0.5)  # every place is on the axis, run or not
 
 
 def axis_figure(
@@ -126,7 +145,7 @@ def axis_figure(
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (name, (series, references)) in zip(grid, panels.items(), strict=True):
             draw_axis(axes, series, places, references)
-            axes.set_ylabel(name)
+            axes.set_ylabel(name, fontsize=9)
             axes.set_xlabel(xlabel)
         finish(figure, grid[0], title, caption)
     return figure
