@@ -87,8 +87,8 @@ def bounds(label: str, row: Mapping[str, Any]) -> list[str]:
 
 
 def write(table: Table, name: str) -> list[Path]:
-    """Write a table as Markdown and LaTeX, and print it."""
-    print(render(table, "text"))
+    """Write a table as Markdown and LaTeX, and print the former: it is wider than a terminal's table may be."""
+    print(render(table, "markdown"))
     paths = []
     for how, ending in (("markdown", "md"), ("latex", "tex")):
         target = HERE / f"{name}.{ending}"

@@ -37,6 +37,13 @@ class Grid:
         """The seeds that every pair was run with: (encoders, readouts, those)."""
         return self.values[:, :, np.isfinite(self.values).all((0, 1))]
 
+    @property
+    def whole_seeds(self) -> tuple[int, ...]:
+        """Those seeds."""
+        return tuple(
+            seed for seed, all_there in zip(self.seeds, np.isfinite(self.values).all((0, 1)), strict=True) if all_there
+        )
+
 
 def grid_of(runs: Iterable[Run], metric: str) -> Grid:
     """Lay finished runs out by encoder, readout and seed, each in the order of its first run.
