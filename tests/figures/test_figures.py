@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dissect.experiment.suite import Entry, load_suite
+from dissect.report.axis import interval
 from dissect.report.statistics import gains, paired_bootstrap
 from dissect.training.evaluate import metrics
 
@@ -90,12 +91,14 @@ def made_up(number: int, seed: int) -> NDArray[np.float32]:
     return ranks
 
 
-def make_records(root: Path, name: str, *, skip: Callable[[Entry], bool] = lambda entry: False) -> Results:
+def make_records(
+    root: Path, name: str, *, variant: str = "small", skip: Callable[[Entry], bool] = lambda entry: False
+) -> Results:
     """Made-up finished runs of a suite's entries but those to skip; label -> seed -> their results.
 
     No two metrics, lengths, rows or seeds have one value.
     """
-    suite = load_suite(FIGURES.parent / "analyses" / "suites" / f"{name}.toml")
+    suite = load_suite(FIGURES.parent / "analyses" / "suites" / f"{name}.toml", variant)
     n = SESSIONS * EACH
     found: Results = {}
     session, length = np.repeat(np.arange(SESSIONS), EACH), np.tile(np.arange(1, EACH + 1), SESSIONS)
@@ -290,10 +293,80 @@ def test_without_a_seed_in_common_the_line_is_broken(made: Path, drawn: list[Fig
 )  # fmt: skip
 def test_figures_are_drawn_from_records(made: Path, script: str, suite: str) -> None:
     make_records(made, suite)
+    if script == "attention_maps":  # it draws both settings
+        make_records(made / "full", suite, variant="full")
     text = next(path for path in load(script).main() if path.suffix == ".svg").read_text()
     assert "Not run" not in text.replace("Not run: GC-SAN", "")
     assert "not run:" not in text
     assert "N = 120 test examples" in text
+
+
+def test_session_lengths_are_those_of_each_metric_and_length(made: Path, drawn: list[Figure]) -> None:
+    lacks = {"GC-SAN": (0, 1, 2), "mean-pool": (1, 2)}
+    found = make_records(made, "fig7_length", skip=lambda e: e.spec.seed in lacks.get(e.label, ()))
+    load("session_length").main()
+    for axes, metric in zip(drawn[0].axes, ("hr@20", "mrr@20"), strict=True):
+        assert axes.get_ylabel() == f"{metric.upper()} (%)"
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == [f"{k}\nn=40" for k in (1, 2, 3)]
+        lines = large(axes)
+        assert list(lines) == axes.get_legend_handles_labels()[1] == list(found), "no label without data"
+        for number, (label, runs) in enumerate(found.items()):
+            values = [[run["by_length"][k][metric] for run in runs.values()] for k in ("1", "2", "3")]
+            assert lines[label][1] == pytest.approx([float(np.mean(some)) for some in values])
+            ends = bars(axes)[3 * number : 3 * number + 3]
+            halves = [interval(some) for some in values]
+            assert [high - low for low, high in ends] == pytest.approx([2 * half for half in halves])
+    text = caption(drawn[0])
+    assert "Of these seeds, rows with fewer have: mean-pool: 0." in text
+    assert "(none where there is one: mean-pool)" in text
+    assert "Not run: GC-SAN" in text
+
+
+def test_kept_weights_are_those_of_each_metric(made: Path, drawn: list[Figure]) -> None:
+    alone = ("SR-GNN, SparseVD", "SR-GNN without propagation")
+    found = make_records(made, "pruned", skip=lambda e: e.label in alone and e.spec.seed != 1)
+    module = load("kept_weights")
+    module.main()
+    for axes, metric in zip(drawn[0].axes, ("hr@20", "mrr@20"), strict=True):
+        assert axes.get_ylabel() == f"{metric.upper()} (%)"
+        named = {line.get_label(): points(line) for line in axes.lines if not str(line.get_label()).startswith("_")}
+        for rule in ("log-alpha", "magnitude"):
+            expected = [p[metric] for p in pruned(1) if p["rule"] == rule]
+            assert named[f"SR-GNN pruned by {rule}"] == (pytest.approx([1, 0.3, 0.004]), pytest.approx(expected))
+        for label in module.LINES:
+            _, y = named[module.NAMES.get(label, label)]
+            assert y == pytest.approx([mean(found[label], metric)] * 2)
+        order = {line.get_label(): line.get_zorder() for line in axes.lines}
+        assert order["equal weights (control)"] > order["Atten-Mixer, normalised query"], "dashes on top"
+    text = caption(drawn[0])
+    assert "Curves: 60 of the test examples, seed 1. Lines: all 120, seeds 0, 1, 2 (SR-GNN, mean-pool, " in text
+    assert "; seed 1 (SR-GNN without encoder)" in text
+
+
+def test_maps_are_drawn_with_how_flat_they_are(made: Path, drawn: list[Figure]) -> None:
+    make_records(made, "table2_models")
+    make_records(made / "full", "table2_models", variant="full", skip=lambda entry: "released" in entry.label)
+    load("attention_maps").main()
+    axes = drawn[0].axes
+    maps = [each for each in axes if each.images]
+    titles = [each.get_title(loc="left").split("\n") for each in maps]
+    names = ["Atten-Mixer, normalised query,", "Atten-Mixer, ours,", "Atten-Mixer, released code,"]
+    assert [name for name, _ in titles] == [*names, *names[:2]]
+    assert [where for _, where in titles] == ["an eighth of the sessions, d 64"] * 3 + ["all of the data, d 256"] * 2
+    weights = np.array([[1.0, 3.0]] * 8 + [[2.0, 3.0]]).T
+    np.testing.assert_allclose(maps[0].images[0].get_array(), 9 * weights / weights.sum(1, keepdims=True))
+    flat, last = axes[-2:]
+    assert flat.get_ylabel() == "1 - entropy / log n (log scale)"
+    assert flat.get_yscale() == "log"
+    assert last.get_ylabel() == "weight of the last click x n"
+    lines = [line for line in flat.lines if len(points(line)[0]) == 2]
+    assert [points(line) for line in lines] == [([2, 4], pytest.approx([0.5, 0.1]))] * 5
+    lines = [line for line in last.lines if line.get_marker() != "None"]
+    assert [points(line) for line in lines] == [([2, 4], pytest.approx([1.5, 0.5]))] * 5
+    assert [line.get_markerfacecolor() == "white" for line in lines] == [False] * 3 + [True] * 2
+    sizes = {tick.get_fontsize() for each in axes for tick in (*each.get_xticklabels(), *each.get_yticklabels())}
+    assert len(sizes) == 1, "one size of ticks"
+    assert "Not run: Atten-Mixer, released code (all of the data)." in caption(drawn[0])
 
 
 def test_strata_are_drawn_where_records_or_data_allow_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
