@@ -134,8 +134,8 @@ def main() -> list[Path]:
     if not found:
         return not_run("attention_maps", SHOWN, "dissect suite analyses/suites/table2_models.toml --keep")
     by_variant = {v: some for v in SETTINGS if (some := [s for s in found if s.variant == v])}
-    small = {"axes.grid": False, "xtick.labelsize": SIZE, "ytick.labelsize": SIZE}
-    with mpl.rc_context({**RC, **small}):
+    small: Any = {"axes.grid": False, "xtick.labelsize": SIZE, "ytick.labelsize": SIZE}
+    with mpl.rc_context(RC | small):
         figure = Figure(figsize=(9.6, 4.2 + 2.2 * len(by_variant)))
         grid = figure.add_gridspec(1 + len(by_variant), 1, height_ratios=[*[1] * len(by_variant), 1.25])
         for number, some in enumerate(by_variant.values()):

@@ -151,17 +151,24 @@ def axis_figure(
     return figure
 
 
-def finish(figure: Figure, legend_of: Axes, title: str, caption: str, top: float = 0.89) -> None:
-    """Title, one legend under it, and a caption at the foot; the panels between them."""
-    lines = textwrap.wrap(caption, 150)
+def finish(
+    figure: Figure, legend_of: Axes, title: str, caption: str, top: float = 0.0, columns: int = 4, width: int = 150
+) -> None:
+    """Title, one legend of `columns` under it, and a caption at the foot, `width` letters wide; the panels between.
+
+    `top` is the share of the height below title and legend; by default what these need.
+    """
+    lines = textwrap.wrap(caption, width)
     height = figure.get_size_inches()[1]
     foot = (0.17 * len(lines) + 0.1) / height
-    figure.suptitle(title, x=0.01, y=0.985, ha="left", fontsize=11)
+    figure.suptitle(title, x=0.01, y=1 - 0.07 / height, ha="left", fontsize=11)
     handles, labels = legend_of.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.005, 0.94), ncols=4, fontsize=8)
+        at = (0.005, 1 - 0.28 / height)
+        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=at, ncols=columns, fontsize=8)
     figure.text(0.01, 0.012, "\n".join(lines), fontsize=7.5, color=style.MUTED, va="bottom", linespacing=1.35)
-    figure.tight_layout(rect=(0, foot, 1, top))
+    over = 0.4 + 0.19 * -(-len(handles) // columns)
+    figure.tight_layout(rect=(0, foot, 1, top or 1 - over / height))
 
 
 def seeds_of(runs: Iterable[Run]) -> tuple[int, ...]:

@@ -40,9 +40,8 @@ class Grid:
     @property
     def whole_seeds(self) -> tuple[int, ...]:
         """Those seeds."""
-        return tuple(
-            seed for seed, all_there in zip(self.seeds, np.isfinite(self.values).all((0, 1)), strict=True) if all_there
-        )
+        there = np.asarray(np.isfinite(self.values).all((0, 1)))
+        return tuple(seed for seed, whole in zip(self.seeds, there, strict=True) if whole)
 
 
 def grid_of(runs: Iterable[Run], metric: str) -> Grid:

@@ -182,11 +182,16 @@ def points(line: Any) -> tuple[list[float], list[float]]:
     return list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))
 
 
+def containers(axes: Any) -> Any:
+    """A panel's lines with bars."""
+    return axes.containers
+
+
 def large(axes: Any) -> dict[str, tuple[list[float], list[float]]]:
     """Label -> places and means of a panel's lines with bars; pieces of a line follow each other."""
     out: dict[str, tuple[list[float], list[float]]] = {}
     label = ""
-    for container in axes.containers:
+    for container in containers(axes):
         label = label if container.get_label().startswith("_") else container.get_label()
         for mine, some in zip(out.setdefault(label, ([], [])), points(container.lines[0]), strict=True):
             mine += some
@@ -197,7 +202,7 @@ def bars(axes: Any) -> list[tuple[float, float]]:
     """Low and high ends of a panel's bars."""
     return [
         (float(segment[0][1]), float(segment[1][1]))
-        for container in axes.containers
+        for container in containers(axes)
         for segment in container.lines[2][0].get_segments()
     ]
 
@@ -277,7 +282,7 @@ def test_without_a_seed_in_common_the_line_is_broken(made: Path, drawn: list[Fig
     found = make_records(made, "fig5_levels", skip=lambda e: e.spec.seed in lacks.get(e.label, ()))
     load("levels").main()
     for axes, metric in zip(drawn[0].axes, ("hr@20", "mrr@20"), strict=True):
-        pieces = [points(container.lines[0])[0] for container in axes.containers]
+        pieces = [points(container.lines[0])[0] for container in containers(axes)]
         assert pieces == [[0], [1, 2], [3], [4, 5]]
         ticks = [tick.get_text() for tick in axes.get_xticklabels()]
         assert ticks[:4] == ["1\nseeds 0, 1, 2", "2\nseed 0", "3\nseed 0", "5\nseed 2"]
@@ -354,7 +359,7 @@ def test_maps_are_drawn_with_how_flat_they_are(made: Path, drawn: list[Figure]) 
     assert [name for name, _ in titles] == [*names, *names[:2]]
     assert [where for _, where in titles] == ["an eighth of the sessions, d 64"] * 3 + ["all of the data, d 256"] * 2
     weights = np.array([[1.0, 3.0]] * 8 + [[2.0, 3.0]]).T
-    np.testing.assert_allclose(maps[0].images[0].get_array(), 9 * weights / weights.sum(1, keepdims=True))
+    np.testing.assert_allclose(np.asarray(maps[0].images[0].get_array()), 9 * weights / weights.sum(1, keepdims=True))
     flat, last = axes[-2:]
     assert flat.get_ylabel() == "1 - entropy / log n (log scale)"
     assert flat.get_yscale() == "log"
@@ -369,7 +374,30 @@ def test_maps_are_drawn_with_how_flat_they_are(made: Path, drawn: list[Figure]) 
     assert "Not run: Atten-Mixer, released code (all of the data)." in caption(drawn[0])
 
 
-def test_strata_are_drawn_where_records_or_data_allow_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strata_are_differences_of_each_metric_on_seeds_that_both_have(
+    made: Path, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacks = {"SR-GNN, normalised scorer": (0, 2)}
+    found = make_records(made, "fig7_length", skip=lambda e: e.spec.seed in lacks.get(e.label, ()))
+    strata = load("strata")
+    monkeypatch.setattr(strata, "FEWEST", 40)
+    strata.main()
+    for axes, metric in zip(drawn[0].axes[:2], ("hr@20", "mrr@20"), strict=True):
+        lines = {str(each.get_label()): points(each.lines[0]) for each in containers(axes)}
+        assert set(lines) == strata.ROWS
+        for label, (x, _) in lines.items():
+            expected = [
+                np.mean([run["by_length"][k][metric] - found["SR-GNN"][seed]["by_length"][k][metric]
+                         for seed, run in found[label].items()])
+                for k in ("1", "2", "3")
+            ]  # fmt: skip
+            assert x == pytest.approx(expected, abs=1e-4)  # by_length is rounded
+    assert "Of fewer seeds than the others of the data set: SR-GNN, normalised scorer: seed 1." in caption(drawn[0])
+
+
+def test_strata_are_drawn_where_records_or_data_allow_it(
+    made: Path, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_records(made, "fig7_length")  # with lengths; of another data set than the one that may be at hand
     strata = load("strata")
     text = next(path for path in strata.main() if path.suffix == ".svg").read_text()
@@ -377,8 +405,8 @@ def test_strata_are_drawn_where_records_or_data_allow_it(made: Path, monkeypatch
     monkeypatch.setattr(strata, "FEWEST", 40)
     text = next(path for path in strata.main() if path.suffix == ".svg").read_text()
     assert "1  n=40" in text
-    assert "Not run: by popularity: " in text
-    assert "by day: dissect suite analyses/suites/gowalla-tail.toml --keep." in " ".join(text.split())
+    assert "Not run: by popularity: " in caption(drawn[-1])
+    assert "by day: dissect suite analyses/suites/gowalla-tail.toml --keep." in caption(drawn[-1])
 
 
 @pytest.mark.parametrize("name", ["table2_models", "table4_ablations"])
