@@ -35,7 +35,9 @@ def main() -> list[Path]:
             verdicts.append(str(verdict))
             if verdict.details:
                 seen.append(f"{name}: {'; '.join(verdict.details)}")
-                notes.setdefault(describe([r for runs in found.values() for r in runs]), {})[claim.suite] = None
+                notes.setdefault(describe([r for runs in found.values() for r in runs], seeds=False), {})[
+                    claim.suite
+                ] = None
         rows.append([claim.section, claim.text, *verdicts, claim.suite, ". ".join(seen)])
     title = "What the paper says, and what came out"
     columns = ["section", "claim", *VARIANTS.values(), "suite", "seen"]

@@ -8,8 +8,9 @@ Command: ``make figures`` (or ``python figures/kept_weights.py``), from the reco
     dissect suite analyses/suites/pruned.toml --keep
 
 Expected under the claim: a curve that is flat down to few kept weights, below Atten-Mixer's line. Pruned weights are
-set to zero and nothing is trained again. The curve is measured on every k-th test example, so that it may stand a
-little off the full test's value; the number is in the caption.
+set to zero and nothing is trained again. Without its encoder SR-GNN lacks the combination (a GRU) too. The curve is
+measured on every k-th test example, so that it may stand a little off the full test's value; the number is in the
+caption.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from style import HERE, RC, not_run, run, suite_runs, values
 
-from dissect.report.axis import MODELS, describe, finish, interval
+from dissect.report.axis import MODELS, describe, finish, interval, said_seeds, seeds_of
+from dissect.report.groups import finished
 from dissect.report.plot import save_figure
 
 LINES = {"SR-GNN": "srgnn", "SR-GNN without propagation": "srgnn-identity", "mean-pool": "meanpool",
          "equal weights (control)": "meanlast", "Atten-Mixer, normalised query": "attenmixer"}  # fmt: skip
-CURVES = {"log-alpha": ("#000000", "-", "o"), "magnitude": ("#999999", (0, (6, 2)), "s")}
+#: What is taken away in that row is more than its label says: without an encoder the combination is gone too.
+NAMES = {"SR-GNN without propagation": "SR-GNN without encoder"}
+CURVES = {"log-alpha": ("#0072B2", "-", "o"), "magnitude": ("#999999", (0, (6, 2)), "s")}
 PRUNED = "SR-GNN, SparseVD"
 #: Where a point that keeps no weight stands on the logarithmic axis.
 NONE = 0.004
@@ -37,13 +41,12 @@ NONE = 0.004
 def main() -> list[Path]:
     """Draw HR@20 and MRR@20 against the share of wrapped weights that is kept."""
     _, found = suite_runs("pruned")
-    curves: list[dict[str, Any]] = [
-        json.loads((r.path / "pruning.json").read_text()) for r in found[PRUNED] if (r.path / "pruning.json").exists()
-    ]
+    pruned = [r for r in found[PRUNED] if (r.path / "pruning.json").exists()]
+    curves: list[dict[str, Any]] = [json.loads((r.path / "pruning.json").read_text()) for r in pruned]
     if not curves:
         return not_run("kept_weights", [PRUNED], "dissect suite analyses/suites/pruned.toml --keep")
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(9.6, 4.6))
+        figure = Figure(figsize=(9.6, 5.2))
         panels = figure.subplots(1, 2)
         for axes, metric in zip(panels, ("hr@20", "mrr@20"), strict=True):
             for rule, (color, dash, marker) in CURVES.items():
@@ -61,7 +64,10 @@ def main() -> list[Path]:
                     continue
                 line_color, line_dash, _ = MODELS[model]
                 mean, half = float(np.mean(own)), interval(own)
-                axes.axhline(mean, color=line_color, linestyle=line_dash, linewidth=1.4, label=label)
+                # Dashes on top: a line below another of the same height can be seen between them.
+                over = 2.1 if line_dash == "-" else 2.2
+                axes.axhline(mean, color=line_color, linestyle=line_dash, linewidth=1.6, zorder=over,
+                             label=NAMES.get(label, label))  # fmt: skip
                 axes.axhspan(mean - half, mean + half, color=line_color, alpha=0.10, linewidth=0)
             axes.set_xscale("log")
             axes.set_xticks([NONE, 0.01, 0.03, 0.1, 0.3, 1], ["none", "1%", "3%", "10%", "30%", "all"])
@@ -69,16 +75,25 @@ def main() -> list[Path]:
             axes.set_xlabel("share of wrapped weights kept")
             axes.set_ylabel(f"{metric.upper()} (%)")
         total = curves[0]["points"][0]["total"]
-        missing = [label for label, runs in found.items() if not runs]
-        longer = {label: max(r.spec["epochs"] for r in runs) for label, runs in found.items() if runs}
-        budgets = ", ".join(f"{label} {epochs}" for label, epochs in longer.items())
-        plural = "s" * (len(curves) > 1)
+        drawn = {label: runs for label, runs in found.items() if label in LINES or label == PRUNED}
+        lines = {NAMES.get(label, label): drawn[label] for label in LINES if drawn[label]}
+        missing = [label for label, runs in drawn.items() if not runs]
+        everyone = [r for runs in drawn.values() for r in runs]
+        of_all = finished(everyone[0])["dataset"]["test_examples"]
+        bars = " Bands: 95% interval over seeds (one seed has none)." if any(len(r) > 1 for r in lines.values()) else ""
+        longer = ", ".join(
+            f"{NAMES.get(n, n)} {max(r.spec['epochs'] for r in some)}" for n, some in drawn.items() if some
+        )
+        of_lines: dict[str, list[str]] = {}
+        for name, runs in lines.items():
+            of_lines.setdefault(said_seeds(seeds_of(runs)), []).append(name)
+        by_seeds = "; ".join(f"{seeds} ({', '.join(names)})" for seeds, names in of_lines.items())
         caption = (
-            f"{describe([run for runs in found.values() for run in runs])} {total:,} wrapped weights (without the item "
-            f"table). Epochs at most: {budgets}. Curves: {curves[0]['examples']:,} test examples, {len(curves)} "
-            f"seed{plural}, mean and each; lines and bands: all test examples, mean and 95% interval over seeds."
+            f"{describe(everyone, seeds=False)} {total:,} wrapped weights (without the item table). Epochs at most: "
+            f"{longer}. Curves: {curves[0]['examples']:,} of the test examples, {said_seeds(seeds_of(pruned))}. Lines: "
+            f"all {of_all:,}, {by_seeds}; a line off a curve may be so for that alone.{bars}"
         ) + (f" Not run: {', '.join(missing)}." if missing else "")
-        finish(figure, panels[0], "SR-GNN pruned after SparseVD, beside models without propagation", caption, top=0.86)
+        finish(figure, panels[0], "SR-GNN pruned after SparseVD, beside models without an encoder", caption, top=0.86)
     return save_figure(figure, HERE, "kept_weights")
 
 

@@ -19,7 +19,10 @@ from style import run, suite_figure
 
 def main() -> list[Path]:
     """Draw HR@20 and MRR@20 as differences to the control."""
-    return suite_figure("levels", "fig5_levels", "levels", "levels L")
+    return suite_figure(
+        "levels", "fig5_levels", "levels", "levels L", against="equal weights",
+        title="Figure 5: Atten-Mixer's difference to equal weights against the number of levels L",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from style import HERE, PUBLISHED, suite_runs, values
 
 from dissect.experiment.record import write_atomically
-from dissect.report.axis import describe
+from dissect.report.axis import describe, seeds_of
 from dissect.report.formats import Table, render
 from dissect.report.runs import Run
 from dissect.report.statistics import bound_violations
@@ -33,6 +33,18 @@ def cell(runs: Sequence[Run], metric: str) -> str:
     return f"{np.mean(found):.2f}{spread}"
 
 
+def seeds(runs: Sequence[Run]) -> str:
+    """The seeds that a cell is the mean of; nothing for none."""
+    return ", ".join(map(str, seeds_of(runs)))
+
+
+def shared(runs: Sequence[Run], base: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Those of either whose seeds both have: what a difference is taken of."""
+    both_have = set(seeds_of(runs)) & set(seeds_of(base))
+    mine, theirs = ([run for run in some if run.spec["seed"] in both_have] for some in (runs, base))
+    return mine, theirs
+
+
 def both(runs: Sequence[Run]) -> str:
     """``HR@20 / MRR@20``, or ``not run``."""
     return f"{cell(runs, 'hr@20')} / {cell(runs, 'mrr@20')}" if values(runs, "hr@20") else "not run"
@@ -48,15 +60,18 @@ def found_in(suite: str) -> dict[str, dict[str, list[Run]]]:
     return {variant: suite_runs(suite, variant)[1] for variant in VARIANTS}
 
 
-def notes_on(found: Mapping[str, Mapping[str, Sequence[Run]]]) -> list[str]:
+def notes_on(found: Mapping[str, Mapping[str, Sequence[Run]]], names: Mapping[str, str] = VARIANTS) -> list[str]:
     """What each variant's numbers are of, and where a row breaks the bounds between HR and MRR."""
     notes = []
     for variant, rows in found.items():
         there = [r for runs in rows.values() for r in runs]
         if not there:
-            notes.append(f"{VARIANTS[variant]}: not run.")
+            notes.append(f"{names[variant]}: not run.")
             continue
-        notes.append(f"{VARIANTS[variant]}: {describe(there)} ±: standard deviation over seeds.")
+        notes.append(
+            f"{names[variant]}: {describe(there)} The column says which of them a row has; ±: standard deviation over "
+            "those."
+        )
         for label, runs in rows.items():
             for r in runs:
                 assert r.result is not None
@@ -72,8 +87,8 @@ def bounds(label: str, row: Mapping[str, Any]) -> list[str]:
 
 
 def write(table: Table, name: str) -> list[Path]:
-    """Write a table as Markdown and LaTeX, and print it."""
-    print(render(table, "text"))
+    """Write a table as Markdown and LaTeX, and print the former: it is wider than a terminal's table may be."""
+    print(render(table, "markdown"))
     paths = []
     for how, ending in (("markdown", "md"), ("latex", "tex")):
         target = HERE / f"{name}.{ending}"

@@ -17,7 +17,7 @@ from typing import Any
 
 from style import HERE, not_run, run, suite_runs
 
-from dissect.report.axis import Series, axis_figure, describe
+from dissect.report.axis import Series, axis_figure, describe, fewer_seeds, seeds_of
 from dissect.report.plot import save_figure
 
 LENGTHS = ("1", "2", "3", "4", "5", "6-9", "10-19", "20+")
@@ -39,12 +39,16 @@ def main() -> list[Path]:
         for label, runs in found.items():
             there = [r.result["by_length"] for r in runs if r.result is not None]
             points = {f"{p}\nn={groups[p]['n']:,}": [row[p][metric] for row in there] for p in places}
-            series.append(Series(label, models[label], points if there else {}))
+            if there:
+                series.append(Series(label, models[label], points))
         panels[f"{metric.upper()} (%)"] = (series, {})
     missing = [label for label, runs in found.items() if not runs]
+    one = [label for label, runs in found.items() if len(seeds_of(runs)) == 1]
+    single = f" (none where there is one: {', '.join(one)})" if one else ""
     caption = (
-        f"{describe([run for runs in found.values() for run in runs])} n: test examples of that length. Points: seeds; "
-        f"bars: 95% interval of the mean over seeds." + (f" Not run: {', '.join(missing)}." if missing else "")
+        f"{describe([run for runs in found.values() for run in runs])}{fewer_seeds(found)} n: test examples of that "
+        f"length. Small points: seeds; bars: 95% interval of the mean over seeds{single}."
+        + (f" Not run: {', '.join(missing)}." if missing else "")
     )
     shown = [f"{p}\nn={groups[p]['n']:,}" for p in places]
     figure = axis_figure(panels, shown, xlabel="clicks in the session so far", title=suite.title, caption=caption)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from published import VARIANTS, both, found_in, notes_on, paper, printed_both, write
+from published import VARIANTS, both, found_in, notes_on, paper, printed_both, seeds, write
 from style import run
 
 from dissect.report.formats import Table
@@ -34,8 +34,9 @@ def main() -> list[Path]:
     rows = []
     for label in found["small"]:
         theirs = printed[OURS[label]]["diginetica"] if label in OURS else None
-        rows.append([label, printed_both(theirs), *(both(found[variant].get(label, [])) for variant in VARIANTS)])
-    columns = ["model", "paper", *VARIANTS.values()]
+        runs = [found[variant].get(label, []) for variant in VARIANTS]
+        rows.append([label, printed_both(theirs), *(text for some in runs for text in (both(some), seeds(some)))])
+    columns = ["model", "paper", *(text for name in VARIANTS.values() for text in (name, "seeds"))]
     title = "Table 4 on Diginetica: HR@20 / MRR@20 in percent"
     return write(Table(title, columns, rows, notes_on(found)), "table4_ablations")
 

@@ -21,7 +21,7 @@ MODELS: dict[str, tuple[str, Any, str]] = {
     "attenmixer": ("#D55E00", "-", "o"),
     "attenmixer-ours": ("#CC79A7", "-", "P"),
     "attenmixer-official": ("#E69F00", (0, (6, 2)), "v"),
-    "meanlast": ("#009E73", (0, (6, 2)), "s"),
+    "meanlast": ("#000000", (0, (4, 3)), "s"),
     "meanpool": ("#009E73", "-", "D"),
     "srgnn": ("#0072B2", "-", "^"),
     "srgnn+attenmixer": ("#56B4E9", (0, (6, 2)), "X"),
@@ -46,12 +46,26 @@ class Series:
         Place on the axis -> values, one a seed.
     bars : mapping, optional
         Place -> low and high end of an interval; by default Student's of the mean over seeds.
+    of : mapping, optional
+        Place -> what its values are of, such as their seeds; neighbours that differ in it are not joined by the line.
     """
 
     label: str
     model: str
     points: Mapping[Any, Sequence[float]]
     bars: Mapping[Any, tuple[float, float]] | None = None
+    of: Mapping[Any, Any] | None = None
+
+    def joined(self, places: Sequence[Any]) -> list[list[Any]]:
+        """`places` in pieces whose neighbours are of the same."""
+        pieces: list[list[Any]] = []
+        for place in places:
+            same = self.of is None or (pieces and self.of[pieces[-1][-1]] == self.of[place])
+            if pieces and same:
+                pieces[-1].append(place)
+            else:
+                pieces.append([place])
+        return pieces
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> float:
@@ -80,18 +94,22 @@ def draw_axis(
     Bars are 95% intervals of the mean over seeds (Student's t), small points the seeds.
     """
     at = {place: i for i, place in enumerate(places)}
+    series = [each for each in series if any(each.points.get(place) for place in places)]  # no line, no legend
     for i, each in enumerate(series):
         color, dash, marker = MODELS[each.model]
         there = [place for place in places if each.points.get(place)]
-        x = np.array([at[place] for place in there], float) + 0.06 * (i - (len(series) - 1) / 2)
-        means = [float(np.mean(each.points[place])) for place in there]
-        bars = np.array([_bar(each, place, mean) for place, mean in zip(there, means, strict=True)]).reshape(-1, 2).T
-        axes.errorbar(
-            x, means, yerr=bars, color=color, linestyle=dash, marker=marker, markersize=6, capsize=3, label=each.label,
-            linewidth=1.6, zorder=3,
-        )  # fmt: skip
-        for place, where in zip(there, x, strict=True):
-            axes.plot([where] * len(each.points[place]), each.points[place], ".", color=color, alpha=0.4, zorder=2)
+        aside = 0.06 * (i - (len(series) - 1) / 2)
+        for number, piece in enumerate(each.joined(there)):
+            x = np.array([at[place] for place in piece], float) + aside
+            means = [float(np.mean(each.points[place])) for place in piece]
+            bars = np.array([_bar(each, place, mean) for place, mean in zip(piece, means, strict=True)]).T
+            axes.errorbar(
+                x, means, yerr=bars, color=color, linestyle=dash, marker=marker, markersize=6, capsize=3,
+                label=None if number else each.label, linewidth=1.6, zorder=3,
+            )  # fmt: skip
+        for place in there:
+            values = each.points[place]
+            axes.plot([at[place] + aside] * len(values), values, ".", color=color, alpha=0.4, zorder=2)
     for label, (model, values) in references.items():
         if not len(values):
             continue
@@ -101,6 +119,7 @@ def draw_axis(
         if half:
             axes.axhspan(float(np.mean(values)) - half, float(np.mean(values)) + half, color=color, alpha=0.10, lw=0)
     axes.set_xticks(range(len(places)), [str(place) for place in places])
+    axes.set_xlim(-0.5, len(places) - 0.5)  # every place is on the axis, run or not
 
 
 def axis_figure(
@@ -126,41 +145,70 @@ def axis_figure(
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (name, (series, references)) in zip(grid, panels.items(), strict=True):
             draw_axis(axes, series, places, references)
-            axes.set_ylabel(name)
+            axes.set_ylabel(name, fontsize=9)
             axes.set_xlabel(xlabel)
         finish(figure, grid[0], title, caption)
     return figure
 
 
-def finish(figure: Figure, legend_of: Axes, title: str, caption: str, top: float = 0.89) -> None:
-    """Title, one legend under it, and a caption at the foot; the panels between them."""
-    lines = textwrap.wrap(caption, 150)
+def finish(
+    figure: Figure, legend_of: Axes, title: str, caption: str, top: float = 0.0, columns: int = 4, width: int = 150
+) -> None:
+    """Title, one legend of `columns` under it, and a caption at the foot, `width` letters wide; the panels between.
+
+    `top` is the share of the height below title and legend; by default what these need.
+    """
+    lines = textwrap.wrap(caption, width)
     height = figure.get_size_inches()[1]
     foot = (0.17 * len(lines) + 0.1) / height
-    figure.suptitle(title, x=0.01, y=0.985, ha="left", fontsize=11)
+    figure.suptitle(title, x=0.01, y=1 - 0.07 / height, ha="left", fontsize=11)
     handles, labels = legend_of.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.005, 0.94), ncols=4, fontsize=8)
+        at = (0.005, 1 - 0.28 / height)
+        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=at, ncols=columns, fontsize=8)
     figure.text(0.01, 0.012, "\n".join(lines), fontsize=7.5, color=style.MUTED, va="bottom", linespacing=1.35)
-    figure.tight_layout(rect=(0, foot, 1, top))
+    over = 0.4 + 0.19 * -(-len(handles) // columns)
+    figure.tight_layout(rect=(0, foot, 1, top or 1 - over / height))
 
 
-def describe(runs: Sequence[Run]) -> str:
-    """Data set, protocol, N, setting and seeds of some finished runs, as a caption says them."""
+def seeds_of(runs: Iterable[Run]) -> tuple[int, ...]:
+    """The seeds of finished runs, ascending, each once."""
+    return tuple(sorted({run.spec["seed"] for run in runs if run.result is not None}))
+
+
+def said_seeds(seeds: Iterable[int]) -> str:
+    """``seed 0`` or ``seeds 0, 1, 2``."""
+    listed = [str(seed) for seed in seeds]
+    return f"seed{'s' * (len(listed) > 1)} {', '.join(listed)}"
+
+
+def fewer_seeds(found: Mapping[str, Sequence[Run]]) -> str:
+    """Which rows lack seeds that others have, as a sentence after a space; nothing where none does."""
+    every = {label: seeds_of(runs) for label, runs in found.items() if seeds_of(runs)}
+    most = sorted({seed for seeds in every.values() for seed in seeds})
+    fewer = [f"{label}: {', '.join(map(str, seeds))}" for label, seeds in every.items() if list(seeds) != most]
+    return f" Of these seeds, rows with fewer have: {'; '.join(fewer)}." if fewer else ""
+
+
+def describe(runs: Sequence[Run], *, seeds: bool = True) -> str:
+    """Data set, protocol, N, setting and seeds of some finished runs, as a caption says them.
+
+    `seeds` says whether they are named: they are those of all the runs together, a row of them may have fewer (see
+    `fewer_seeds`).
+    """
     results = [run.result for run in runs if run.result is not None]
     if not results:
         return "not run"
     data, protocol = results[0]["dataset"], results[0]["protocol"]
     trained = span(result["dataset"]["train_examples"] for result in results)
     subset = f", {data['max_train']:,} training sessions drawn anew for each seed" if data.get("max_train") else ""
-    seeds = sorted({result["seed"] for result in results})
+    of_seeds = f"; {said_seeds(sorted({result['seed'] for result in results}))}" if seeds else ""
     rounded = sorted({run.spec["model"] for run in runs if run.spec.get("precision") == "bf16"})
     setting = [f"{name} {_listed(run.spec.get(key) for run in runs)}" for key, name in _SETTING]
     return (
         f"{data['name']}{subset}, {trained} training examples, protocol {protocol['name']}"
         f"{', refit' if protocol['refit'] else ''}, ties {protocol['ties']}; "
-        f"N = {data['test_examples']:,} test examples; {', '.join(setting)}; "
-        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        f"N = {data['test_examples']:,} test examples; {', '.join(setting)}{of_seeds}"
         f"{'; products of bfloat16 factors: ' * bool(rounded)}{', '.join(rounded)}."
     )
 

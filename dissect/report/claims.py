@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dissect.errors import DissectError
+from dissect.report.axis import said_seeds, seeds_of
 from dissect.report.compare import compare
 from dissect.report.groups import finished
+from dissect.report.rows import read_rows
 from dissect.report.runs import Run
+from dissect.report.statistics import bootstrap_of_sums, cluster_sums
+from dissect.report.strata import FEWEST_SESSIONS, by_length, compare_by
 from dissect.report.variance import grid_of, split_variance
 
 if sys.version_info >= (3, 11):
@@ -33,7 +38,8 @@ MARGIN, DENSITY = 0.25, 0.05
 FASTER = 1.5
 #: Fewer seeds make a verdict provisional.
 SEEDS = 3
-LENGTHS = ("1", "2", "3", "4", "5", "6-9", "10-19", "20+")
+#: Lengths of the list that improvements are compared at.
+KS = (5, 10, 20)
 
 Found = Mapping[str, Sequence[Run]]
 
@@ -61,7 +67,7 @@ class Verdict:
     details : tuple of str
         One line for each thing that was judged, with its numbers.
     seeds : int
-        The fewest seeds behind one of them; 0 where nothing was run.
+        The fewest seeds behind one of them; 0 where nothing was run. Each line names its own.
     missing : tuple of str
         What has not been run.
     """
@@ -127,11 +133,12 @@ def judge(claim: Claim, found: Found) -> Verdict:
         word = UNDECIDED
     else:
         word = DEPENDS
-    return Verdict(word, tuple(text for _, text, _ in parts), min(n for _, _, n in parts), tuple(missing))
+    details = tuple(f"{text} ({said_seeds(seeds)})" for _, text, seeds in parts)
+    return Verdict(word, details, min(len(seeds) for _, _, seeds in parts), tuple(missing))
 
 
-#: The word for a part of a claim, what was seen, and seeds.
-Part = tuple[str, str, int]
+#: The word for a part of a claim, what was seen, and of which seeds.
+Part = tuple[str, str, tuple[int, ...]]
 Judged = tuple[list[Part], list[str]]
 
 
@@ -150,37 +157,123 @@ def _word(by_metric: Sequence[str]) -> str:
 
 
 def _better(found: Found, options: Mapping[str, Any]) -> Judged:
-    """A above B: above 0, or nowhere above the margin."""
-    return _compared(found, options, lambda low, high: HOLDS if low > 0 else FAILS if high < MARGIN else UNDECIDED)
+    """A above B: above 0, by however little; fails where it isn't, and no gain that matters is left either."""
+    return _compared(found, options, _is_better)
+
+
+def _is_better(low: float, high: float) -> str:
+    return HOLDS if low > 0 else FAILS if high < MARGIN else UNDECIDED
 
 
 def _no_worse(found: Found, options: Mapping[str, Any]) -> Judged:
-    """A not below B: nowhere below minus the margin, or below 0."""
+    """A not below B by what matters: above minus the margin; fails where it isn't, and below 0."""
     return _compared(found, options, lambda low, high: HOLDS if low > -MARGIN else FAILS if high < 0 else UNDECIDED)
 
 
-def _compared(found: Found, options: Mapping[str, Any], word: Callable[[float, float], str]) -> Judged:
+def _little(low: float, high: float) -> str:
+    """What a difference that is one, and within the margin, is worth."""
+    one = low > 0 or high < 0
+    return ", too small to matter" if one and low > -MARGIN and high < MARGIN else ""
+
+
+def _pair(found: Found, a: str, b: str) -> tuple[dict[str, list[Path]], tuple[int, ...]]:
+    """Runs of the seeds that both rows have, the second first; and those seeds."""
+    seeds = tuple(sorted(set(seeds_of(found[a])) & set(seeds_of(found[b]))))
+    return {label: [r.path for r in found[label] if r.spec["seed"] in seeds] for label in (b, a)}, seeds
+
+
+#: What is seen in the runs of a pair, B first; the word for it, and what was seen.
+Seen = Callable[[dict[str, list[Path]], str, str], tuple[str, str]]
+
+
+def _each_pair(found: Found, options: Mapping[str, Any], see: Seen) -> Judged:
     parts: list[Part] = []
     missing: list[str] = []
     for a, b in options["pairs"]:
         if absent := _rows(found, (a, b)):
             missing += absent
             continue
-        seeds = sorted({r.spec["seed"] for r in found[a]} & {r.spec["seed"] for r in found[b]})
-        there = {label: [r.path for r in found[label] if r.spec["seed"] in seeds] for label in (b, a)}
+        there, seeds = _pair(found, a, b)
         if not seeds:
             missing.append(f"{a} and {b} with one seed")
             continue
+        parts.append((*see(there, a, b), seeds))
+    return parts, list(dict.fromkeys(missing))
+
+
+def _compared(found: Found, options: Mapping[str, Any], word: Callable[[float, float], str]) -> Judged:
+    def see(there: dict[str, list[Path]], a: str, b: str) -> tuple[str, str]:
         line = next(line for line in compare(there, b, METRICS).lines if line.label == a)
         assert line.difference is not None
-        ends = zip(line.difference.low, line.difference.high, strict=True)
-        held = _word([word(float(low), float(high)) for low, high in ends])
-        numbers = ", ".join(
-            f"{metric.upper()} {d:+.2f} ({low:+.2f} to {high:+.2f})"
-            for metric, d, low, high in zip(METRICS, *line.difference[:3], strict=True)
-        )
-        parts.append((held, f"{a} minus {b}: {numbers}", len(seeds)))
-    return parts, list(dict.fromkeys(missing))
+        words, numbers = [], []
+        for metric, d, low, high in zip(METRICS, *map(np.ndarray.tolist, line.difference[:3]), strict=True):
+            words.append(word(low, high))
+            numbers.append(f"{metric.upper()} {d:+.2f} ({low:+.2f} to {high:+.2f}{_little(low, high)})")
+        return _word(words), f"{a} minus {b}: {', '.join(numbers)}"
+
+    return _each_pair(found, options, see)
+
+
+def _better_at_lengths(found: Found, options: Mapping[str, Any]) -> Judged:
+    """A above B in every group of session lengths by itself, as by `_better`."""
+
+    def see(there: dict[str, list[Path]], a: str, b: str) -> tuple[str, str]:
+        apart = compare_by(there, "length", b, METRICS)
+        at = [row.label for row in apart.rows].index(a)
+        words: dict[str, list[str]] = {}
+        numbers = []
+        for group in apart.strata:
+            if group.sessions < FEWEST_SESSIONS:
+                continue
+            difference = group.differences[at]
+            assert difference is not None
+            low, high = difference.low.tolist(), difference.high.tolist()
+            words.setdefault(_word(list(map(_is_better, low, high))), []).append(group.label)
+            shown = (
+                f"{m.upper()} {d:+.2f} ({x:+.2f} to {y:+.2f})"
+                for m, d, x, y in zip(METRICS, difference.estimate, low, high, strict=True)
+            )
+            numbers.append(f"{group.label}: {', '.join(shown)}")
+        if not words:
+            return UNDECIDED, f"{a} minus {b}: too few sessions of every length"
+        verdicts = ", ".join(f"{word} at {', '.join(labels)}" for word, labels in words.items())
+        return _word(list(words)), f"{a} minus {b}: {verdicts}; {', '.join(numbers)}"
+
+    return _each_pair(found, options, see)
+
+
+def _larger_at_smaller_k(found: Found, options: Mapping[str, Any]) -> Judged:
+    """A's improvement over B, in percent of B, at each K against that at the next larger one, in HR and in MRR."""
+
+    def see(there: dict[str, list[Path]], a: str, b: str) -> tuple[str, str]:
+        names = [f"{family}@{k}" for family in ("hr", "mrr") for k in KS]
+        rows = read_rows(there, names)
+        gain = {row.label: row.gains for row in rows.rows}
+        sums, _ = cluster_sums(np.concatenate([gain[a], gain[b]], axis=1), rows.clusters)
+        mine, theirs = sums[:, : len(names)], sums[:, len(names) :]
+        ratio = mine.sum(0) / theirs.sum(0)
+        # Each session's share in what chance does to the ratio of two sums, to first order.
+        pull = 100 * (mine - ratio * theirs) / theirs.sum(0)
+        words, shown = [], []
+        for family in range(2):
+            for k in range(len(KS) - 1):
+                small, large = (len(KS) * family + k + i for i in (0, 1))
+                more = 100 * float(ratio[small] - ratio[large])
+                low, high = _spread(more, pull[:, small] - pull[:, large])
+                words.append(HOLDS if low > 0 else FAILS if high < 0 else UNDECIDED)
+                shown.append(
+                    f"{names[small].upper()} over {names[large].upper()} {more:+.2f} ({low:+.2f} to {high:+.2f})"
+                )
+        all_of = ", ".join(f"{name.upper()} {100 * (r - 1):+.2f}%" for name, r in zip(names, ratio, strict=True))
+        return _word(words), f"{a} over {b}: {all_of}; {', '.join(shown)}"
+
+    return _each_pair(found, options, see)
+
+
+def _spread(estimate: float, pull: NDArray[Any]) -> tuple[float, float]:
+    """95% interval over test sessions of an estimate, from what each session adds to its error, (C,)."""
+    drawn = bootstrap_of_sums(len(pull) * pull[:, None], np.ones(len(pull)))
+    return estimate + float(drawn.low[0]), estimate + float(drawn.high[0])
 
 
 def _faster(found: Found, options: Mapping[str, Any]) -> Judged:
@@ -197,7 +290,8 @@ def _faster(found: Found, options: Mapping[str, Any]) -> Judged:
         mine, theirs = ([finished(r)["seconds_per_epoch"] for r in found[label]] for label in (a, b))
         text = f"{a} {np.median(mine):.0f} s, {b} {np.median(theirs):.0f} s an epoch (medians)"
         held = HOLDS if max(mine) * FASTER < min(theirs) else FAILS if min(mine) > max(theirs) * FASTER else UNDECIDED
-        parts.append((held, text, min(len(mine), len(theirs))))
+        seeds = min((seeds_of(found[label]) for label in (a, b)), key=len)
+        parts.append((held, text, seeds))
     return parts, missing
 
 
@@ -217,7 +311,7 @@ def _density_below(found: Found, options: Mapping[str, Any]) -> Judged:
         low = [UNDECIDED if not d["settled"] else HOLDS if d["density"] <= options["limit"] else FAILS for _, d in rows]
         held = _word(low)
         shown = ", ".join(f"{_counts(d)}{'' if d['settled'] else ' (not settled)'}" for _, d in rows)
-        parts.append((held, f"{label}: {options['part']} {shown}", len(rows)))
+        parts.append((held, f"{label}: {options['part']} {shown}", seeds_of(r for r, _ in rows)))
     return parts, [label for label, runs in found.items() if not runs]
 
 
@@ -229,12 +323,13 @@ def _density_above(found: Found, options: Mapping[str, Any]) -> Judged:
     for label, rows in above.items():
         partner = label if label in below else label.replace(other, one) if other else label
         theirs = {r.spec["seed"]: d for r, d in below.get(partner, [])}
-        pairs = [(d, theirs[r.spec["seed"]]) for r, d in rows if r.spec["seed"] in theirs]
+        both = [(r, d) for r, d in rows if r.spec["seed"] in theirs]
+        pairs = [(d, theirs[r.spec["seed"]]) for r, d in both]
         if not pairs:
             continue
         held = _word([_above(a, b) for a, b in pairs])
         shown = ", ".join(f"{_counts(a)} against {_counts(b)}" for a, b in pairs)
-        parts.append((held, f"{label}: {options['part']} {shown}", len(pairs)))
+        parts.append((held, f"{label}: {options['part']} {shown}", seeds_of(r for r, _ in both)))
     return parts, [label for label, runs in found.items() if not runs]
 
 
@@ -252,18 +347,46 @@ def _counts(density: Mapping[str, Any]) -> str:
 
 
 def _falls(found: Found, options: Mapping[str, Any]) -> Judged:
+    """HR@20 of each group of session lengths against that of the one before, by the interval over test sessions."""
     parts: list[Part] = []
     missing = _rows(found, options["rows"])
     for label in options["rows"]:
-        results = [finished(r)["by_length"] for r in found[label]]
-        if not results:
+        if not found[label]:
             continue
-        groups = [length for length in LENGTHS if all(length in r for r in results)]
-        means = [float(np.mean([r[length]["hr@20"] for r in results])) for length in groups]
-        shown = ", ".join(f"{length}: {mean:.1f}" for length, mean in zip(groups, means, strict=True))
-        held = HOLDS if all(b < a for a, b in itertools.pairwise(means)) else FAILS
-        parts.append((held, f"{label}: {shown}", len(results)))
+        rows = read_rows({label: [r.path for r in found[label]]}, ["hr@20"])
+        groups, steps = _steps(rows.rows[0].gains[:, 0], rows.clusters, rows.examples["length"])
+        ups = [low > 0 for low, _ in steps]
+        falls = any(high < 0 for _, high in steps)
+        if not any(ups):
+            held = HOLDS if falls else UNDECIDED
+        else:
+            held = DEPENDS if falls and not any(ups[1:]) else FAILS
+        means = ", ".join(f"{length}: {mean:.1f}" for length, mean in groups)
+        rises = [f"{a[0]} to {b[0]}" for (a, b), up in zip(itertools.pairwise(groups), ups, strict=True) if up]
+        parts.append((held, f"{label}: {means}; rises from {', '.join(rises) or 'none'}", seeds_of(found[label])))
     return parts, missing
+
+
+def _steps(
+    gain: NDArray[Any], sessions: NDArray[Any], lengths: NDArray[Any]
+) -> tuple[list[tuple[str, float]], list[tuple[float, float]]]:
+    """Mean gain of each group of lengths, and the interval of each one's minus that of the one before.
+
+    Groups of fewer than `FEWEST_SESSIONS` sessions are left out. One session may have examples in several groups.
+    """
+    groups, pulls = [], []
+    for label, mask in by_length(lengths):
+        if len(np.unique(sessions[mask])) < FEWEST_SESSIONS:
+            continue
+        mean = float(gain[mask].mean())
+        sums, _ = cluster_sums(np.where(mask, gain - mean, 0.0)[:, None], sessions)
+        groups.append((label, mean))
+        pulls.append(sums[:, 0] / mask.sum())
+    steps = [
+        _spread(groups[i + 1][1] - groups[i][1], after - before)
+        for i, (before, after) in enumerate(itertools.pairwise(pulls))
+    ]
+    return groups, steps
 
 
 def _explains(found: Found, options: Mapping[str, Any]) -> Judged:
@@ -272,12 +395,13 @@ def _explains(found: Found, options: Mapping[str, Any]) -> Judged:
     everything = [r for runs in found.values() for r in runs]
     if missing or not everything:
         return [], missing
-    words, shown, seeds = [], [], SEEDS
+    words, shown, seeds = [], [], ()
     for metric in METRICS:
-        grid = grid_of(everything, metric).whole
+        cells = grid_of(everything, metric)
+        grid, seeds = cells.whole, cells.whole_seeds
         if grid.shape[2] < 2:
             return [], ["a second seed of every pair"]
-        split, seeds = split_variance(grid), grid.shape[2]
+        split = split_variance(grid)
         more, less = ("rows", "columns") if options["half"] == "encoder" else ("columns", "rows")
         held = split.low[more] > split.high[less]
         words.append(HOLDS if held else FAILS if split.high[more] < split.low[less] else UNDECIDED)
@@ -296,6 +420,8 @@ _KINDS: dict[str, Callable[[Found, Mapping[str, Any]], Judged]] = {
     "density below": _density_below,
     "density above": _density_above,
     "falls with length": _falls,
+    "better at every length": _better_at_lengths,
+    "larger at smaller K": _larger_at_smaller_k,
     "explains more": _explains,
 }
 #: Kind -> options that it must have, and may have.
@@ -306,5 +432,7 @@ _OPTIONS: dict[str, tuple[set[str], set[str]]] = {
     "density below": ({"part", "limit"}, set()),
     "density above": ({"part", "than"}, {"pair"}),
     "falls with length": ({"rows"}, set()),
+    "better at every length": ({"pairs"}, set()),
+    "larger at smaller K": ({"pairs"}, set()),
     "explains more": ({"half"}, set()),
 }

@@ -37,6 +37,12 @@ class Grid:
         """The seeds that every pair was run with: (encoders, readouts, those)."""
         return self.values[:, :, np.isfinite(self.values).all((0, 1))]
 
+    @property
+    def whole_seeds(self) -> tuple[int, ...]:
+        """Those seeds."""
+        there = np.asarray(np.isfinite(self.values).all((0, 1)))
+        return tuple(seed for seed, whole in zip(self.seeds, there, strict=True) if whole)
+
 
 def grid_of(runs: Iterable[Run], metric: str) -> Grid:
     """Lay finished runs out by encoder, readout and seed, each in the order of its first run.

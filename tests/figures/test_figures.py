@@ -5,17 +5,24 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from dissect.experiment.suite import load_suite
+from dissect.experiment.suite import Entry, load_suite
+from dissect.report.axis import interval
+from dissect.report.statistics import gains, paired_bootstrap
+from dissect.training.evaluate import metrics
 
 FIGURES = Path(__file__).resolve().parent.parent.parent / "figures"
 SHARED = ("style", "published")
+Results = dict[str, dict[int, dict[str, Any]]]
 SCRIPTS = sorted(path.stem for path in FIGURES.glob("*.py") if path.stem not in SHARED)
 
 
@@ -71,25 +78,40 @@ def test_tables_without_records_say_so_in_every_cell(
 
 #: Sessions of the made-up test set, and examples of each.
 SESSIONS, EACH = 40, 3
+#: Where hits of the made-up runs stand, in turn: HR and MRR differ at every K.
+PLACES = (1.0, 4.0, 7.0, 15.0)
 
 
-def make_records(root: Path, name: str) -> dict[str, float]:
-    """Made-up finished runs of every entry of a suite; label -> HR@20, the same for every seed."""
-    suite = load_suite(FIGURES.parent / "analyses" / "suites" / f"{name}.toml")
-    n, hits = SESSIONS * EACH, {}
+def made_up(number: int, seed: int) -> NDArray[np.float32]:
+    """Ranks of the made-up test examples: more hits with the number and the seed, fewer with the length."""
+    ranks = np.full(SESSIONS * EACH, 50.0, np.float32)
+    for length in range(1, EACH + 1):
+        hit = 14 + number + 2 * seed - 4 * length
+        ranks[np.arange(hit) * EACH + length - 1] = np.resize(PLACES, hit)
+    return ranks
+
+
+def make_records(
+    root: Path, name: str, *, variant: str = "small", skip: Callable[[Entry], bool] = lambda entry: False
+) -> Results:
+    """Made-up finished runs of a suite's entries but those to skip; label -> seed -> their results.
+
+    No two metrics, lengths, rows or seeds have one value.
+    """
+    suite = load_suite(FIGURES.parent / "analyses" / "suites" / f"{name}.toml", variant)
+    n = SESSIONS * EACH
+    found: Results = {}
     session, length = np.repeat(np.arange(SESSIONS), EACH), np.tile(np.arange(1, EACH + 1), SESSIONS)
     for i, entry in enumerate(suite.entries):
-        hit = 20 + 3 * suite.labels.index(entry.label)
-        ranks = np.where(np.arange(n) < hit, 2.0, 50.0).astype(np.float32)
-        hits[entry.label] = 100 * hit / n
-        test = {
-            f"{m}@{k}": 100 * hit / n / (2 if m == "mrr" else 1) for m in ("hr", "mrr", "ndcg") for k in (5, 10, 20)
-        }
+        if skip(entry):
+            continue
+        ranks = made_up(suite.labels.index(entry.label), entry.spec.seed)
+        test = metrics(ranks)
         folder = root / f"{name}-{i}"
         folder.mkdir(parents=True)
         (folder / "spec.json").write_text(entry.spec.to_json())
-        groups = {str(k): {"n": SESSIONS, **test} for k in (1, 2, 3)}
-        result = {
+        groups = {str(k): {"n": SESSIONS, **metrics(ranks[length == k])} for k in range(1, EACH + 1)}
+        result: dict[str, Any] = {
             "model": entry.spec.model, "seed": entry.spec.seed, "test": test, "valid": test, "by_length": groups,
             "epoch": 1, "steps": 9, "parameters": 7, "seconds_per_epoch": 1.5, "device": "cpu", "latency_ms": 0.5,
             "baselines": {}, "density": {}, "pruned": None, "sparsify": None,
@@ -104,22 +126,89 @@ def make_records(root: Path, name: str) -> dict[str, float]:
         if entry.spec.sparse:
             result["pruned"] = {"test": test, "valid": test, "kept": 30, "total": 100}
             arrays["rank_pruned"] = ranks
-            points = [
-                {"rule": rule, "threshold": 1.0, "kept": kept, "total": 100, "parts": {}, "hr@20": 10.0, "mrr@20": 5.0}
-                for rule in ("log-alpha", "magnitude")
-                for kept in (100, 30, 0)
-            ]
-            (folder / "pruning.json").write_text(json.dumps({"examples": n, "points": points}))
-        weights = [[1.0, 3.0]] * 9
+            (folder / "pruning.json").write_text(json.dumps({"examples": n // 2, "points": pruned(entry.spec.seed)}))
+        weights = [[1.0, 3.0]] * 8 + [[2.0, 3.0]]
+        statistics = {"examples": 30, "entropy": 0.5, "last": 0.75, "first": 0.25, "ratio": 3.0}
         attention = {
             "sessions": [{"items": list(range(9)), "target": 4, "weights": weights}],
-            "statistics": [{"length": 2, "examples": 30, "entropy": 0.5, "last": 0.75, "first": 0.25, "ratio": 3.0}],
+            "statistics": [{**statistics, "length": 2}, {**statistics, "length": 4, "entropy": 0.9, "last": 0.125}],
         }
         (folder / "attention.json").write_text(json.dumps(attention))
         (folder / "result.json").write_text(json.dumps(result))
         (folder / "metrics.jsonl").write_text("")
         np.savez_compressed(folder / "ranks.npz", **arrays)  # type: ignore[arg-type]
-    return hits
+        found.setdefault(entry.label, {})[entry.spec.seed] = result
+    return found
+
+
+def pruned(seed: int) -> list[dict[str, Any]]:
+    """Made-up points of a pruned run: no two of a rule, share, metric and seed are the same."""
+    return [
+        {
+            "rule": rule, "threshold": 1.0, "kept": kept, "total": 100, "parts": {},
+            "hr@20": 10 + 5 * r + kept / 10 + seed, "mrr@20": 3 + r + kept / 100 + seed / 10,
+        }
+        for r, rule in enumerate(("log-alpha", "magnitude"))
+        for kept in (100, 30, 0)
+    ]  # fmt: skip
+
+
+def mean(runs: dict[int, dict[str, Any]], metric: str) -> float:
+    return float(np.mean([result["test"][metric] for result in runs.values()]))
+
+
+def shown(runs: dict[int, dict[str, Any]], metric: str) -> str:
+    """A table's cell."""
+    sd = np.std([result["test"][metric] for result in runs.values()], ddof=1)
+    return f"{mean(runs, metric):.2f} ± {sd:.2f}"
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Every figure that is saved, each once."""
+    figures: list[Figure] = []
+    real = Figure.savefig
+
+    def save(figure: Figure, *args: Any, **options: Any) -> None:
+        if figure not in figures:
+            figures.append(figure)
+        real(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    return figures
+
+
+def points(line: Any) -> tuple[list[float], list[float]]:
+    return list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))
+
+
+def containers(axes: Any) -> Any:
+    """A panel's lines with bars."""
+    return axes.containers
+
+
+def large(axes: Any) -> dict[str, tuple[list[float], list[float]]]:
+    """Label -> places and means of a panel's lines with bars; pieces of a line follow each other."""
+    out: dict[str, tuple[list[float], list[float]]] = {}
+    label = ""
+    for container in containers(axes):
+        label = label if container.get_label().startswith("_") else container.get_label()
+        for mine, some in zip(out.setdefault(label, ([], [])), points(container.lines[0]), strict=True):
+            mine += some
+    return out
+
+
+def bars(axes: Any) -> list[tuple[float, float]]:
+    """Low and high ends of a panel's bars."""
+    return [
+        (float(segment[0][1]), float(segment[1][1]))
+        for container in containers(axes)
+        for segment in container.lines[2][0].get_segments()
+    ]
+
+
+def caption(figure: Figure) -> str:
+    return " ".join(" ".join(text.get_text() for text in figure.texts).split())
 
 
 @pytest.fixture
@@ -128,24 +217,78 @@ def made(where: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "records"
 
 
-def test_levels_are_differences_to_the_control(
-    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("script", "suite", "letter"), [("levels", "fig5_levels", "L"), ("heads", "fig6_heads", "H")])
+def test_levels_and_heads_are_differences_to_equal_weights(
+    script: str, suite: str, letter: str, made: Path, drawn: list[Figure], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hits = make_records(made, "fig5_levels")
-    drawn: list[object] = []
-    style = load("style")
-    real = style.axis_figure
-    monkeypatch.setattr(style, "axis_figure", lambda *a, **k: drawn.append((a, k)) or real(*a, **k))
+    found = make_records(made, suite)
+    load(script).main()
+    base = found["meanlast"]
+    values = [label.split(" = ")[1] for label in found if label != "meanlast"]
+    for axes, metric in zip(drawn[0].axes, ("hr@20", "mrr@20"), strict=True):
+        assert axes.get_ylabel() == f"{metric.upper()}: points over equal weights"
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == values
+        ((label, (x, y)),) = large(axes).items()
+        assert label == "Atten-Mixer"
+        assert x == list(range(len(values)))
+        expected = [mean(found[f"{letter} = {v}"], metric) - mean(base, metric) for v in values]
+        assert y == pytest.approx(expected)
+        small = [points(line)[1] for line in axes.lines if line.get_marker() == "."]
+        assert small == [
+            pytest.approx(
+                [run["test"][metric] - base[seed]["test"][metric] for seed, run in found[f"{letter} = {v}"].items()]
+            )
+            for v in values
+        ]
+        ends = []
+        for n in range(1, len(values) + 1):
+            apart = [gains(made_up(n, seed), metric) - gains(made_up(0, seed), metric) for seed in (0, 1, 2)]
+            ends.append(paired_bootstrap(np.mean(apart, axis=0)[:, None], np.repeat(np.arange(SESSIONS), EACH)))
+        np.testing.assert_allclose(bars(axes), [(float(e.low[0]), float(e.high[0])) for e in ends])
+        low, high = axes.get_xlim()
+        assert low < 0
+        assert high > len(values) - 1, "the ends are whole"
+    assert "All points are of seeds 0, 1, 2, which all of them have. " in caption(drawn[0])
+    assert "comes on top of the bars" in caption(drawn[0])
+    assert "Atten-Mixer's difference to equal weights" in caption(drawn[0])
+    assert "meanlast" not in caption(drawn[0])
+    assert f"hr@20: equal weights has {mean(base, 'hr@20'):.2f}" in capsys.readouterr().out
+
+
+def test_points_of_different_seeds_make_no_trend(made: Path, drawn: list[Figure]) -> None:
+    # The seed that all of them have is drawn alone; what is not run is no point.
+    lacks = {"L = 2": (1, 2), "L = 3": (2,), "L = 10": (0, 1, 2)}
+    found = make_records(made, "fig5_levels", skip=lambda e: e.spec.seed in lacks.get(e.label, ()))
     load("levels").main()
-    ((panels, places), options) = drawn[0]  # type: ignore[misc]
-    assert places == [1, 2, 3, 5, 7, 10]
-    (series,) = panels["HR@20: points over meanlast"][0]
-    for level, found in series.points.items():
-        assert found == pytest.approx([hits[f"L = {level}"] - hits["meanlast"]] * 3)
-        low, high = series.bars[level]
-        assert low <= found[0] <= high
-    assert "seeds 0, 1, 2" in options["caption"]
-    assert f"hr@20: meanlast has {hits['meanlast']:.2f}" in capsys.readouterr().out
+    x, y = large(drawn[0].axes[1])["Atten-Mixer"]
+    assert x == [0, 1, 2, 3, 4]
+    (first, *_) = y
+    assert first == pytest.approx(found["L = 1"][0]["test"]["mrr@20"] - found["meanlast"][0]["test"]["mrr@20"])
+    assert len(drawn[0].axes[1].containers) == 1
+    assert drawn[0].axes[1].get_xlim()[1] > 5
+    text = caption(drawn[0])
+    for part in (
+        "; seed 0. ",
+        "All points are of seed 0,",
+        "(run and left out, L = 1: 1, 2; L = 3: 1; ",
+        "Not run: L = 10",
+    ):
+        assert part in text
+    assert "scatter" not in text
+
+
+def test_without_a_seed_in_common_the_line_is_broken(made: Path, drawn: list[Figure]) -> None:
+    lacks = {"L = 2": (1, 2), "L = 3": (1, 2), "L = 5": (0, 1)}
+    found = make_records(made, "fig5_levels", skip=lambda e: e.spec.seed in lacks.get(e.label, ()))
+    load("levels").main()
+    for axes, metric in zip(drawn[0].axes, ("hr@20", "mrr@20"), strict=True):
+        pieces = [points(container.lines[0])[0] for container in containers(axes)]
+        assert pieces == [[0], [1, 2], [3], [4, 5]]
+        ticks = [tick.get_text() for tick in axes.get_xticklabels()]
+        assert ticks[:4] == ["1\nseeds 0, 1, 2", "2\nseed 0", "3\nseed 0", "5\nseed 2"]
+        mine, base = found["L = 5"][2]["test"][metric], found["meanlast"][2]["test"][metric]
+        assert large(axes)["Atten-Mixer"][1][3] == pytest.approx(mine - base)
+    assert "Points of different seeds, named below them, are not joined." in caption(drawn[0])
 
 
 @pytest.mark.parametrize(
@@ -155,13 +298,106 @@ def test_levels_are_differences_to_the_control(
 )  # fmt: skip
 def test_figures_are_drawn_from_records(made: Path, script: str, suite: str) -> None:
     make_records(made, suite)
+    if script == "attention_maps":  # it draws both settings
+        make_records(made / "full", suite, variant="full")
     text = next(path for path in load(script).main() if path.suffix == ".svg").read_text()
     assert "Not run" not in text.replace("Not run: GC-SAN", "")
     assert "not run:" not in text
     assert "N = 120 test examples" in text
 
 
-def test_strata_are_drawn_where_records_or_data_allow_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_session_lengths_are_those_of_each_metric_and_length(made: Path, drawn: list[Figure]) -> None:
+    lacks = {"GC-SAN": (0, 1, 2), "mean-pool": (1, 2)}
+    found = make_records(made, "fig7_length", skip=lambda e: e.spec.seed in lacks.get(e.label, ()))
+    load("session_length").main()
+    for axes, metric in zip(drawn[0].axes, ("hr@20", "mrr@20"), strict=True):
+        assert axes.get_ylabel() == f"{metric.upper()} (%)"
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == [f"{k}\nn=40" for k in (1, 2, 3)]
+        lines = large(axes)
+        assert list(lines) == axes.get_legend_handles_labels()[1] == list(found), "no label without data"
+        for number, (label, runs) in enumerate(found.items()):
+            values = [[run["by_length"][k][metric] for run in runs.values()] for k in ("1", "2", "3")]
+            assert lines[label][1] == pytest.approx([float(np.mean(some)) for some in values])
+            ends = bars(axes)[3 * number : 3 * number + 3]
+            halves = [interval(some) for some in values]
+            assert [high - low for low, high in ends] == pytest.approx([2 * half for half in halves])
+    text = caption(drawn[0])
+    assert "Of these seeds, rows with fewer have: mean-pool: 0." in text
+    assert "(none where there is one: mean-pool)" in text
+    assert "Not run: GC-SAN" in text
+
+
+def test_kept_weights_are_those_of_each_metric(made: Path, drawn: list[Figure]) -> None:
+    alone = ("SR-GNN, SparseVD", "SR-GNN without propagation")
+    found = make_records(made, "pruned", skip=lambda e: e.label in alone and e.spec.seed != 1)
+    module = load("kept_weights")
+    module.main()
+    for axes, metric in zip(drawn[0].axes, ("hr@20", "mrr@20"), strict=True):
+        assert axes.get_ylabel() == f"{metric.upper()} (%)"
+        named = {line.get_label(): points(line) for line in axes.lines if not str(line.get_label()).startswith("_")}
+        for rule in ("log-alpha", "magnitude"):
+            expected = [p[metric] for p in pruned(1) if p["rule"] == rule]
+            assert named[f"SR-GNN pruned by {rule}"] == (pytest.approx([1, 0.3, 0.004]), pytest.approx(expected))
+        for label in module.LINES:
+            _, y = named[module.NAMES.get(label, label)]
+            assert y == pytest.approx([mean(found[label], metric)] * 2)
+        order = {line.get_label(): line.get_zorder() for line in axes.lines}
+        assert order["equal weights (control)"] > order["Atten-Mixer, normalised query"], "dashes on top"
+    text = caption(drawn[0])
+    assert "Curves: 60 of the test examples, seed 1. Lines: all 120, seeds 0, 1, 2 (SR-GNN, mean-pool, " in text
+    assert "; seed 1 (SR-GNN without encoder)" in text
+
+
+def test_maps_are_drawn_with_how_flat_they_are(made: Path, drawn: list[Figure]) -> None:
+    make_records(made, "table2_models")
+    make_records(made / "full", "table2_models", variant="full", skip=lambda entry: "released" in entry.label)
+    load("attention_maps").main()
+    axes = drawn[0].axes
+    maps = [each for each in axes if each.images]
+    titles = [each.get_title(loc="left").split("\n") for each in maps]
+    names = ["Atten-Mixer, normalised query,", "Atten-Mixer, ours,", "Atten-Mixer, released code,"]
+    assert [name for name, _ in titles] == [*names, *names[:2]]
+    assert [where for _, where in titles] == ["an eighth of the sessions, d 64"] * 3 + ["all of the data, d 256"] * 2
+    weights = np.array([[1.0, 3.0]] * 8 + [[2.0, 3.0]]).T
+    np.testing.assert_allclose(np.asarray(maps[0].images[0].get_array()), 9 * weights / weights.sum(1, keepdims=True))
+    flat, last = axes[-2:]
+    assert flat.get_ylabel() == "1 - entropy / log n (log scale)"
+    assert flat.get_yscale() == "log"
+    assert last.get_ylabel() == "weight of the last click x n"
+    lines = [line for line in flat.lines if len(points(line)[0]) == 2]
+    assert [points(line) for line in lines] == [([2, 4], pytest.approx([0.5, 0.1]))] * 5
+    lines = [line for line in last.lines if line.get_marker() != "None"]
+    assert [points(line) for line in lines] == [([2, 4], pytest.approx([1.5, 0.5]))] * 5
+    assert [line.get_markerfacecolor() == "white" for line in lines] == [False] * 3 + [True] * 2
+    sizes = {tick.get_fontsize() for each in axes for tick in (*each.get_xticklabels(), *each.get_yticklabels())}
+    assert len(sizes) == 1, "one size of ticks"
+    assert "Not run: Atten-Mixer, released code (all of the data)." in caption(drawn[0])
+
+
+def test_strata_are_differences_of_each_metric_on_seeds_that_both_have(
+    made: Path, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacks = {"SR-GNN, normalised scorer": (0, 2)}
+    found = make_records(made, "fig7_length", skip=lambda e: e.spec.seed in lacks.get(e.label, ()))
+    strata = load("strata")
+    monkeypatch.setattr(strata, "FEWEST", 40)
+    strata.main()
+    for axes, metric in zip(drawn[0].axes[:2], ("hr@20", "mrr@20"), strict=True):
+        lines = {str(each.get_label()): points(each.lines[0]) for each in containers(axes)}
+        assert set(lines) == strata.ROWS
+        for label, (x, _) in lines.items():
+            expected = [
+                np.mean([run["by_length"][k][metric] - found["SR-GNN"][seed]["by_length"][k][metric]
+                         for seed, run in found[label].items()])
+                for k in ("1", "2", "3")
+            ]  # fmt: skip
+            assert x == pytest.approx(expected, abs=1e-4)  # by_length is rounded
+    assert "Of fewer seeds than the others of the data set: SR-GNN, normalised scorer: seed 1." in caption(drawn[0])
+
+
+def test_strata_are_drawn_where_records_or_data_allow_it(
+    made: Path, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_records(made, "fig7_length")  # with lengths; of another data set than the one that may be at hand
     strata = load("strata")
     text = next(path for path in strata.main() if path.suffix == ".svg").read_text()
@@ -169,27 +405,56 @@ def test_strata_are_drawn_where_records_or_data_allow_it(made: Path, monkeypatch
     monkeypatch.setattr(strata, "FEWEST", 40)
     text = next(path for path in strata.main() if path.suffix == ".svg").read_text()
     assert "1  n=40" in text
-    assert "Not run: by popularity: " in text
-    assert "by day: dissect suite analyses/suites/gowalla-tail.toml --keep." in " ".join(text.split())
+    assert "Not run: by popularity: " in caption(drawn[-1])
+    assert "by day: dissect suite analyses/suites/gowalla-tail.toml --keep." in caption(drawn[-1])
 
 
 @pytest.mark.parametrize("name", ["table2_models", "table4_ablations"])
 def test_tables_hold_what_the_records_hold(made: Path, name: str) -> None:
-    hits = make_records(made, name)
+    found = make_records(
+        made, name, skip=lambda entry: entry.label.startswith(("-M", "SR-GNN")) and entry.spec.seed > 1
+    )
     text = load(name).main()[0].read_text()
-    for label, hit in hits.items():
+    for label, runs in found.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| {label} |"))
-        assert f"{hit:.2f} ± 0.00 / {hit / 2:.2f} ± 0.00" in row
+        assert f"| {shown(runs, 'hr@20')} / {shown(runs, 'mrr@20')} | {', '.join(map(str, runs))} |" in row
+    assert {len(runs) for runs in found.values()} == {2, 3}
 
 
-def test_improvements_are_over_srgnn(made: Path) -> None:
-    hits = make_records(made, "table3_enhanced")
-    text = load("table3_enhanced").main()[0].read_text()
-    gain = 100 * (hits["SR-GNN + Atten-Mixer"] / hits["SR-GNN"] - 1)
-    assert f"{gain:+.2f}%" in text
+def test_models_of_another_setting_stand_in_columns_of_their_own(made: Path) -> None:
+    own, others = make_records(made, "table2_models"), make_records(made, "models")
+    text = load("table2_models").main()[0].read_text()
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    for label, runs in others.items():
+        assert rows[label].endswith(f"| {shown(runs, 'hr@20')} / {shown(runs, 'mrr@20')} | 0, 1, 2 | 2 |")
+        if label in own:
+            assert f"| {shown(own[label], 'hr@20')} / {shown(own[label], 'mrr@20')} | 0, 1, 2 | 2 |" in rows[label]
+    assert "ours, subset, suite models" in rows["model"]
+    assert "ours, full, suite models" not in rows["model"]
+    assert "2,600 steps of batch 128" in text
+
+
+def test_improvements_are_over_the_seeds_that_both_have(made: Path) -> None:
+    lacks = {"SR-GNN": (1,), "SR-GNN + Atten-Mixer": (0,), "SGNN-HN": (1, 2), "SGNN-HN + Atten-Mixer": (0,)}
+    found = make_records(made, "table3_enhanced", skip=lambda e: e.spec.seed in lacks.get(e.label, ()))
+    rows = load("table3_enhanced").main()[0].read_text().splitlines()
+
+    def after(label: str) -> str:
+        return rows[next(i for i, row in enumerate(rows) if row.startswith(f"| {label} |")) + 1]
+
+    metrics = ("hr@5", "hr@10", "hr@20", "mrr@5", "mrr@10", "mrr@20")
+    mine, base = (found[label][2]["test"] for label in ("SR-GNN + Atten-Mixer", "SR-GNN"))
+    cells = " | ".join(f"{100 * (mine[m] / base[m] - 1):+.2f}%" for m in metrics)
+    assert after("SR-GNN + Atten-Mixer") == f"|   improvement over SR-GNN | 2 | {cells} |"
+    mine, base = found["SR-GNN, normalised scorer"], found["SR-GNN"]
+    pairs = [[np.mean([runs[s]["test"][m] for s in (0, 2)]) for runs in (mine, base)] for m in metrics]
+    cells = " | ".join(f"{100 * (a / b - 1):+.2f}%" for a, b in pairs)
+    assert after("SR-GNN, normalised scorer") == f"|   improvement over SR-GNN | 0, 2 | {cells} |"
+    assert "improvement" not in after("SGNN-HN + Atten-Mixer"), "no seed in common"
+    assert any(row.startswith("| SGNN-HN | 0 | ") for row in rows)
 
 
 def test_committed_tables_are_those_of_the_committed_records(where: Path) -> None:
-    for name in ("table2_models", "table3_enhanced", "table4_ablations"):
+    for name in ("table2_models", "table3_enhanced", "table4_ablations", "claims"):
         for path in load(name).main():
             assert path.read_text() == (FIGURES / path.name).read_text(), f"{path.name} is stale: make figures"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 
 from dissect.errors import DissectError
-from dissect.report.claims import Claim, judge, load_claims
+from dissect.report import claims
+from dissect.report.claims import Claim, Verdict, judge, load_claims
 from dissect.report.runs import Run
+from dissect.report.statistics import gains
+from dissect.report.strata import FEWEST_SESSIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -60,28 +64,136 @@ def test_density_above_pairs_runs_of_one_seed():
     assert found.word == "depends"
     assert found.details == (
         "readout, local: attention 30 / 100 = 0.300 against 20 / 100 = 0.200, 10 / 100 = 0.100 against "
-        "20 / 100 = 0.200",
-        "all: attention 1 / 100 = 0.010 against 2 / 100 = 0.020",
+        "20 / 100 = 0.200 (seeds 0, 1)",
+        "all: attention 1 / 100 = 0.010 against 2 / 100 = 0.020 (seed 0)",
     )
     assert judge(rule, {"GNN, local": gnn[:1], "readout, local": readout[:1]}).word == "holds"
     assert judge(rule, {"all": both}).word == "fails"
     assert judge(rule, {"all": near}).word == judge(rule, {"all": restless}).word == "undecided"
 
 
-def test_falls_with_length_and_faster():
-    def lengths(*values: float) -> dict[str, Any]:
-        return {"by_length": {str(i + 1): {"hr@20": v} for i, v in enumerate(values)}}
+SESSIONS, LENGTHS = 60, 3
 
-    rule = claim("falls with length", rows=["a", "b"])
-    assert judge(rule, {"a": [run(0, **lengths(3, 2, 1))], "b": [run(0, **lengths(5, 4, 3))]}).word == "holds"
-    assert judge(rule, {"a": [run(0, **lengths(3, 2, 1))], "b": [run(0, **lengths(1, 2, 1))]}).word == "depends"
-    assert judge(rule, {"a": [run(0, **lengths(3, 3, 1)), run(1, **lengths(3, 4, 1))], "b": []}).word == "fails"
+
+def record(path: Path, seed: int, ranks: Any) -> Run:
+    """A run folder of sessions that each have an example of every length, with these ranks (SESSIONS, LENGTHS)."""
+    path.mkdir()
+    spec = {"model": path.name[0], "readout": "mean", "options": {}, "dataset": "toy", "seed": seed}
+    flat = np.ravel(ranks).astype(np.float32)
+    result = {
+        "run_id": path.name, "model": "a", "seed": seed, "steps": 7, "epoch": 1, "device": "cpu", "parameters": 3,
+        "dataset": {"name": "toy", "sha256": "a" * 64, "items": 50, "train_examples": 9, "test_examples": len(flat)},
+        "protocol": {"name": "honest", "refit": False, "ties": "half", "optimistic": False},
+        "pruned": None, "sparsify": None, "test": {}, "seconds_per_epoch": 1.0,
+    }  # fmt: skip
+    (path / "spec.json").write_text(json.dumps(spec))
+    (path / "result.json").write_text(json.dumps(result))
+    session, length = np.repeat(np.arange(SESSIONS), LENGTHS), np.tile(np.arange(1, LENGTHS + 1), SESSIONS)
+    np.savez_compressed(path / "ranks.npz", rank=flat, session=session, length=length)
+    return Run(path, spec, result, [], [], [])
+
+
+def hits(*counts: int, place: float = 1.0) -> Any:
+    """Ranks of which this many are hits at each length, of the first sessions."""
+    ranks = np.full((SESSIONS, LENGTHS), 50.0)
+    for length, count in enumerate(counts):
+        ranks[:count, length] = place
+    return ranks
+
+
+@pytest.mark.parametrize(
+    ("counts", "word", "rises"),
+    [
+        ((55, 30, 5), "holds", "none"),
+        ((40, 40, 5), "holds", "none"),
+        ((5, 50, 10), "depends", "1 to 2"),
+        ((50, 10, 40), "fails", "2 to 3"),
+        ((5, 30, 55), "fails", "1 to 2, 2 to 3"),
+        ((5, 50, 50), "fails", "1 to 2"),
+        ((30, 30, 30), "undecided", "none"),
+        ((31, 30, 31), "undecided", "none"),
+    ],
+)
+def test_falls_with_length(counts: tuple[int, ...], word: str, rises: str, tmp_path: Path):
+    rule = claim("falls with length", rows=["a"])
+    held = judge(rule, {"a": [record(tmp_path / f"a{seed}", seed, hits(*counts)) for seed in (0, 2)]})
+    assert (held.word, held.seeds) == (word, 2)
+    means = ", ".join(f"{i}: {100 * count / SESSIONS:.1f}" for i, count in enumerate(counts, 1))
+    assert held.details == (f"a: {means}; rises from {rises} (seeds 0, 2)",)
+
+
+def test_falls_with_length_in_every_row(tmp_path: Path):
+    rule = claim("falls with length", rows=["a", "b", "c"])
+    found = {"a": [record(tmp_path / "a", 0, hits(55, 30, 5))], "b": [record(tmp_path / "b", 0, hits(5, 30, 55))]}
+    held = judge(rule, {**found, "c": []})
+    assert (held.word, held.missing) == ("depends", ("c",))
+
+
+def test_steps_are_those_of_resampled_sessions():
+    rng = np.random.default_rng(0)
+    session = np.repeat(np.arange(200), rng.integers(1, 4, 200))
+    length = np.concatenate([np.arange(1, n + 1) for n in np.bincount(session)])
+    gain = 100.0 * (rng.random(len(session)) < 0.3 + 0.1 * (session % 3))
+    groups, steps = claims._steps(gain, session, length)
+    assert groups == [(str(k), pytest.approx(gain[length == k].mean())) for k in (1, 2, 3)]
+    drawn = np.empty((4000, 2))
+    where = [np.flatnonzero(session == s) for s in range(200)]
+    for row in drawn:
+        rows = np.concatenate([where[s] for s in rng.integers(0, 200, 200)])
+        row[:] = np.diff([gain[rows][length[rows] == k].mean() for k in (1, 2, 3)])
+    np.testing.assert_allclose(steps, np.quantile(drawn, (0.025, 0.975), axis=0).T, atol=1.0)
+
+
+def test_better_at_every_length(tmp_path: Path):
+    rule = claim("better at every length", pairs=[["a", "b"]])
+    base = [record(tmp_path / f"b{seed}", seed, hits(20, 20, 20)) for seed in (1, 2)]
+
+    def against(name: str, *counts: int) -> Verdict:
+        return judge(rule, {"a": [record(tmp_path / f"a{name}", 1, hits(*counts))], "b": base})
+
+    assert against("more", 40, 45, 50).word == "holds"
+    assert against("same", 20, 20, 20).word == "fails"
+    some = against("some", 40, 20, 45)
+    assert some.word == "depends"
+    assert some.details[0].startswith("a minus b: holds at 1, 3, fails at 2; 1: HR@20 +33.33 (")
+    assert some.details[0].endswith("(seed 1)")
+    assert against("hardly", 40, 21, 45).word == "undecided"
+    assert judge(rule, {"a": [], "b": base}).word == "not run"
+
+
+def test_larger_at_smaller_k(tmp_path: Path):
+    rule = claim("larger at smaller K", pairs=[["a", "b"]])
+    low = np.full((SESSIONS, LENGTHS), 50.0)
+    low[:, 0] = np.repeat((1.0, 8.0, 15.0), SESSIONS // 3)
+    base = [record(tmp_path / "b", 0, low)]
+
+    def against(name: str, ranks: Any) -> Verdict:
+        return judge(rule, {"a": [record(tmp_path / f"a{name}", 0, ranks)], "b": base})
+
+    better = low.copy()
+    better[:20, 1:] = 1.0  # more hits, all of them high up
+    held = against("high", better)
+    assert held.word == "holds"
+    ratios = [gains(better.ravel(), m).sum() / gains(low.ravel(), m).sum() - 1 for m in ("hr@5", "hr@10", "mrr@20")]
+    for ratio, name in zip(ratios, ("HR@5", "HR@10", "MRR@20"), strict=True):
+        assert f"{name} {100 * ratio:+.2f}%" in held.details[0]
+    assert f"HR@5 over HR@10 {100 * (ratios[0] - ratios[1]):+.2f} (" in held.details[0]
+    assert against("same", low).word == "undecided"
+    worse = low.copy()  # more hits, low down
+    worse[:40, 1] = 8.0
+    worse[40:, 1] = worse[:40, 2] = 15.0
+    assert against("low", worse).word == "fails"
+
+
+def test_faster():
     rule = claim("faster", pairs=[["a", "b"]])
     found = {"a": [run(s, seconds_per_epoch=v, device="cpu") for s, v in ((0, 2.0), (1, 3.0))],
              "b": [run(0, seconds_per_epoch=4.6, device="cpu")]}  # fmt: skip
     assert judge(rule, found).word == "holds"
     assert judge(rule, {"a": found["b"], "b": found["a"]}).word == "fails"
     assert judge(rule, {**found, "b": [run(0, seconds_per_epoch=2.5, device="cpu")]}).word == "undecided"
+    for within in (4.4, 1.4):  # less or more in every run, by less than half
+        assert judge(rule, {**found, "b": [run(0, seconds_per_epoch=within, device="cpu")]}).word == "undecided"
     assert judge(rule, {**found, "b": [run(0, seconds_per_epoch=9.0, device="cuda")]}).word == "not run"
 
 
@@ -91,6 +203,10 @@ def test_falls_with_length_and_faster():
         ((0.1, 0.2), (1.0, 1.0), "holds", "holds"),
         ((-2.0, -2.0), (-0.1, -0.1), "fails", "fails"),
         ((-0.2, -0.2), (0.2, 0.2), "fails", "holds"),  # as good as each other
+        ((0.16, 0.07), (0.24, 0.12), "holds", "holds"),  # a gain, too small to matter
+        ((-0.24, -0.2), (-0.1, -0.1), "fails", "holds"),  # a loss, too small to matter
+        ((0.0, 0.0), (0.3, 0.3), "undecided", "holds"),
+        ((-0.25, -0.25), (-0.01, -0.01), "fails", "fails"),
         ((-1.0, -1.0), (1.0, 1.0), "undecided", "undecided"),
         ((0.1, -2.0), (1.0, -0.1), "depends", "depends"),
         ((0.1, -1.0), (1.0, 1.0), "undecided", "undecided"),
@@ -113,7 +229,11 @@ def test_comparisons_by_the_interval_in_both_metrics(
 
     monkeypatch.setattr("dissect.report.claims.compare", compared)
     found = {"a": [run(0), run(1)], "b": [run(1), run(2)]}
-    assert judge(claim("better", pairs=[["a", "b"]]), found).word == better
+    verdict = judge(claim("better", pairs=[["a", "b"]]), found)
+    assert verdict.word == better
+    small = [abs(a) < 0.25 and abs(b) < 0.25 and a * b > 0 for a, b in zip(low, high, strict=True)]
+    assert verdict.details[0].count("too small to matter") == sum(small)
+    assert verdict.details[0].endswith("(seed 1)")
     assert {label: len(runs) for label, runs in seen.items()} == {"a": 1, "b": 1}  # the seed that both have
     assert judge(claim("no worse", pairs=[["a", "b"]]), found).word == no_worse
     assert judge(claim("better", pairs=[["a", "b"]]), {"a": [run(0)], "b": []}).missing == ("b",)
@@ -124,10 +244,12 @@ def test_comparisons_by_the_interval_in_both_metrics(
 def test_the_file_s_claims_name_rows_of_their_suites():
     from dissect.experiment.suite import load_suite
 
-    rule, claims = load_claims(ROOT / "analyses" / "claims.toml")
+    rule, written = load_claims(ROOT / "analyses" / "claims.toml")
     assert "better: A above B holds" in rule
-    assert len({c.id for c in claims}) == len(claims) >= 10
-    for c in claims:
+    assert f"{claims.MARGIN} points" in rule
+    assert f"{FEWEST_SESSIONS} sessions" in rule
+    assert len({c.id for c in written}) == len(written) >= 10
+    for c in written:
         for variant in ("small", "full"):
             labels = load_suite(ROOT / "analyses" / "suites" / f"{c.suite}.toml", variant).labels
             assert judge(c, {label: [] for label in labels}).word == "not run"

@@ -152,6 +152,7 @@ def test_rows_may_be_named(tmp_path: Path) -> None:
         ({"dataset": {"sha256": "b" * 64}}, "data (SHA-256) aaaaaaaaaaaa against bbbbbbbbbbbb"),
         ({"dataset": {"test_examples": 7}}, "test examples 6 against 7"),
         ({"dataset": {"max_train": 40}}, "training subset (max_train, 0: none) 0 against 40"),
+        ({"dataset": {"max_valid": 40}}, "validation subset (max_valid, 0: none) 0 against 40"),
         ({"protocol": {"name": "paper-code"}}, "protocol honest against paper-code"),
         ({"protocol": {"refit": True}}, "refit False against True"),
         ({"protocol": {"ties": "optimistic"}}, "ties half against optimistic"),
