@@ -459,6 +459,12 @@ def test_a_parquet_file_of_several_batches(tmp_path, monkeypatch):
     assert complaint(tmp_path / "other" / "raw") == "raw, row 18: no time (t is null)"
 
 
+def test_a_column_with_line_breaks_in_its_name_is_listed_on_one_line(tmp_path):
+    path = tmp_path / "raw"
+    pl.DataFrame({"s": [1], "a\n\nb": [2], "t": [3]}).write_parquet(path)
+    assert complaint(path) == "raw: no column 'i'; the columns are: s, a b, t"
+
+
 def test_an_archive_of_several_tables(tmp_path):
     path = tmp_path / "raw"
     with zipfile.ZipFile(path, "w") as file:

@@ -17,7 +17,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from dissect.data.parquet import plausible
 from dissect.data.prepare.progress import Bar
-from dissect.data.prepare.table import NO_ROW, Kind, Table, explain, explain_failure, match, shape_of
+from dissect.data.prepare.table import NO_ROW, Kind, Table, explain, explain_failure, listed, match, shape_of
 from dissect.data.prepare.times import DAYS_ONLY, FORMS, Times, times_like
 from dissect.errors import DissectError
 
@@ -257,7 +257,7 @@ class _Parquet:
         plausible(self.expected, path.stat().st_size, shown)
         self.roles, missing = match(tuple(names), table)
         if missing:
-            raise DissectError(f"{shown}: no column {missing[0]}; the columns are: {', '.join(names)[:200]}")
+            raise DissectError(f"{shown}: no column {missing[0]}; the columns are: {listed(names)}")
         self.used = self.roles
         for role, f in table.fields.items():
             self._check_type(role, f.kind)

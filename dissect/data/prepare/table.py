@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, NoReturn
@@ -112,7 +112,7 @@ def shape_of(path: Path, shown: str, table: Table) -> Shape:
         ways = ", ".join(NAMES[delimiter] for delimiter in tried)
         seen = f"the header is one column, {columns[0][:200]!r} (tried: {ways})"
     else:
-        seen = f"the columns, separated by {NAMES[best]}, are: {', '.join(columns)[:200]}"
+        seen = f"the columns, separated by {NAMES[best]}, are: {listed(columns)}"
     raise DissectError(f"{shown}, line 1: no column {missing[0]}; {seen}")
 
 
@@ -155,6 +155,11 @@ def _split(line: str, delimiter: str, quoted: bool) -> tuple[str, ...]:
         return tuple(next(csv.reader([line], delimiter=delimiter, quoting=quoting), []))
     except csv.Error:  # a field of more than 131,072 characters: none of ours
         return ()
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns for a message: on one line, whatever stands in them."""
+    return " ".join(", ".join(names).split())[:200]
 
 
 def match(columns: tuple[str, ...], table: Table) -> tuple[dict[str, str], list[str]]:
