@@ -61,9 +61,8 @@ def gap(
     if not seeds:
         return "not run"
     a, b = ([run.path for run in some if run.spec["seed"] in seeds] for some in runs)
-    line = next(
-        x for x in compare({second: b, first: a}, second, (metric,)).lines if (x.label, x.pruned) == (first, pruned)
-    )
+    name = f"{first}, pruned" if pruned else first
+    line = next(line for line in compare({second: b, first: a}, second, (metric,)).lines if line.label == name)
     d = line.difference
     assert d is not None, "of two rows, not the baseline's"
     named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
