@@ -28,10 +28,8 @@ from dissect.report.axis import MODELS, describe, finish, interval, said_seeds, 
 from dissect.report.groups import finished
 from dissect.report.plot import save_figure
 
-LINES = {"SR-GNN": "srgnn", "SR-GNN without propagation": "srgnn-identity", "mean-pool": "meanpool",
+LINES = {"SR-GNN": "srgnn", "SR-GNN without encoder": "srgnn-identity", "mean-pool": "meanpool",
          "equal weights (control)": "meanlast", "Atten-Mixer, normalised query": "attenmixer"}  # fmt: skip
-#: What is taken away in that row is more than its label says: without an encoder the combination is gone too.
-NAMES = {"SR-GNN without propagation": "SR-GNN without encoder"}
 CURVES = {"log-alpha": ("#0072B2", "-", "o"), "magnitude": ("#999999", (0, (6, 2)), "s")}
 PRUNED = "SR-GNN, SparseVD"
 #: Where a point that keeps no weight stands on the logarithmic axis.
@@ -67,7 +65,7 @@ def main() -> list[Path]:
                 # Dashes on top: a line below another of the same height can be seen between them.
                 over = 2.1 if line_dash == "-" else 2.2
                 axes.axhline(mean, color=line_color, linestyle=line_dash, linewidth=1.6, zorder=over,
-                             label=NAMES.get(label, label))  # fmt: skip
+                             label=label)  # fmt: skip
                 axes.axhspan(mean - half, mean + half, color=line_color, alpha=0.10, linewidth=0)
             axes.set_xscale("log")
             axes.set_xticks([NONE, 0.01, 0.03, 0.1, 0.3, 1], ["none", "1%", "3%", "10%", "30%", "all"])
@@ -76,14 +74,12 @@ def main() -> list[Path]:
             axes.set_ylabel(f"{metric.upper()} (%)")
         total = curves[0]["points"][0]["total"]
         drawn = {label: runs for label, runs in found.items() if label in LINES or label == PRUNED}
-        lines = {NAMES.get(label, label): drawn[label] for label in LINES if drawn[label]}
+        lines = {label: drawn[label] for label in LINES if drawn[label]}
         missing = [label for label, runs in drawn.items() if not runs]
         everyone = [r for runs in drawn.values() for r in runs]
         of_all = finished(everyone[0])["dataset"]["test_examples"]
         bars = " Bands: 95% interval over seeds (one seed has none)." if any(len(r) > 1 for r in lines.values()) else ""
-        longer = ", ".join(
-            f"{NAMES.get(n, n)} {max(r.spec['epochs'] for r in some)}" for n, some in drawn.items() if some
-        )
+        longer = ", ".join(f"{n} {max(r.spec['epochs'] for r in some)}" for n, some in drawn.items() if some)
         of_lines: dict[str, list[str]] = {}
         for name, runs in lines.items():
             of_lines.setdefault(said_seeds(seeds_of(runs)), []).append(name)

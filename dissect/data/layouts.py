@@ -127,7 +127,7 @@ def end_times(source: str | Path) -> tuple[np.ndarray, np.ndarray] | None:
     DissectError
         As `read_timed`.
     """
-    layout = None if source == "generated" else recognise(Path(source))
+    layout = layout_of(source)
     if layout is None or layout.test is None:
         return None
     if layout.train.suffix in TABLES:
@@ -156,11 +156,16 @@ def split_rule(source: str | Path) -> str | None:
     str or None
         None where the parts are two files, or there are no files.
     """
-    layout = None if source == "generated" else recognise(Path(source))
+    layout = layout_of(source)
     if layout is None or layout.test is not None:
         return None
     order = "by the time of their last click" if layout.timed else "in the file's order (there are no times)"
     return f"the last 20% of the sessions in {layout.train.name}, {order}"
+
+
+def layout_of(source: str | Path) -> Layout | None:
+    """The files behind a data set's ``source``; None where it was generated, or they are gone."""
+    return None if source == "generated" else recognise(Path(source))
 
 
 def recognise(folder: Path) -> Layout | None:

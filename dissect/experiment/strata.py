@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect.data import Dataset, Examples, load
-from dissect.data.layouts import TEXT_TIMES, read_test_times, recognise
+from dissect.data.layouts import TEXT_TIMES, layout_of, read_test_times
 from dissect.errors import DissectError
 from dissect.report.runs import Run
 
@@ -44,7 +44,7 @@ def days(data: Dataset) -> Array:
     DissectError
         If the data set has no times or has changed since it was loaded, or its times are no UNIX times in seconds.
     """
-    layout = None if data.source == "generated" else recognise(Path(data.source))
+    layout = layout_of(data.source)
     times = None if layout is None else read_test_times(layout)
     if layout is None or times is None:
         raise DissectError(

@@ -328,7 +328,7 @@ def test_session_lengths_are_those_of_each_metric_and_length(made: Path, drawn: 
 
 
 def test_kept_weights_are_those_of_each_metric(made: Path, drawn: list[Figure]) -> None:
-    alone = ("SR-GNN, SparseVD", "SR-GNN without propagation")
+    alone = ("SR-GNN, SparseVD", "SR-GNN without encoder")
     found = make_records(made, "pruned", skip=lambda e: e.label in alone and e.spec.seed != 1)
     module = load("kept_weights")
     module.main()
@@ -339,7 +339,7 @@ def test_kept_weights_are_those_of_each_metric(made: Path, drawn: list[Figure]) 
             expected = [p[metric] for p in pruned(1) if p["rule"] == rule]
             assert named[f"SR-GNN pruned by {rule}"] == (pytest.approx([1, 0.3, 0.004]), pytest.approx(expected))
         for label in module.LINES:
-            _, y = named[module.NAMES.get(label, label)]
+            _, y = named[label]
             assert y == pytest.approx([mean(found[label], metric)] * 2)
         order = {line.get_label(): line.get_zorder() for line in axes.lines}
         assert order["equal weights (control)"] > order["Atten-Mixer, normalised query"], "dashes on top"
