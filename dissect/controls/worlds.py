@@ -180,7 +180,7 @@ def densities(instrument: Instrument, resamples: int = 2000) -> dict[str, dict[s
                 ((units @ kept) * _draws(rng, resamples, kept.shape[1])).sum(1) / kept.size for kept in (mine, theirs)
             ]
             drawn += share * (rates[0] - rates[1])
-        low, high = np.quantile(drawn, [0.025, 0.975])
+        low, high = np.quantile(drawn, [0.025, 0.975], method="weibull")  # as in report.statistics
         both = [[a[part, n] for n in names] for a in (real, shadow)]
         out[part] = {
             "kept": int(sum(m.sum() for m in both[0])), "total": total,

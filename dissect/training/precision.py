@@ -109,21 +109,25 @@ def differentiable_matmul(a: Tensor, b: Tensor, bf16: bool = False) -> Tensor:
     return _Bf16Matmul.apply(a, b) if bf16 else a @ b  # type: ignore[no-any-return]
 
 
-class _RoundedLinear(TorchFunctionMode):
-    """Rounds the factors of every linear map, where the device can't."""
+class _Bf16Linear(TorchFunctionMode):
+    """Gives every linear map bfloat16 factors: products of its own where the CPU has them, else rounded fp32 ones."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear:
-            x, weight, *rest = args
+        if func is not F.linear:
+            return func(*args, **(kwargs or {}))
+        x, weight, *rest = args
+        if not native_bf16("cpu"):
             return F.linear(_rounded(x), _rounded(weight), *rest, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        bias = rest[0] if rest else (kwargs or {}).get("bias")
+        product = F.linear(x.bfloat16(), weight.bfloat16()).to(x.dtype)  # rounded as well: see `matmul`
+        return product if bias is None else product + bias
 
 
 @contextmanager
 def products(bf16: bool, device: torch.device) -> Iterator[None]:
-    """Around a forward pass: linear maps have bfloat16 factors, by autocast on an accelerator, by rounding on a CPU.
+    """Around a forward pass: linear maps have bfloat16 factors, and what lies between them stays fp32 on a CPU.
 
-    A CPU with AMX needs `fast_products` instead, around the backward pass too.
+    An accelerator has autocast for it. A CPU with AMX needs `fast_products` instead, around the backward pass too.
     """
     if not bf16:
         yield
@@ -134,7 +138,7 @@ def products(bf16: bool, device: torch.device) -> Iterator[None]:
     elif has_amx():
         yield
     else:
-        with _RoundedLinear():
+        with _Bf16Linear():
             yield
 
 

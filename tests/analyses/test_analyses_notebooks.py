@@ -12,8 +12,8 @@ ANALYSES = Path(__file__).resolve().parent.parent.parent / "analyses"
 NOTEBOOKS = sorted(ANALYSES.glob("0*.ipynb"))
 
 
-def test_there_are_five() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+def test_there_are_six() -> None:
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem[:2])

@@ -40,14 +40,36 @@ def test_gradients_of_a_product_have_rounded_factors_too() -> None:
     assert torch.equal(of_b, rounded(a).t() @ rounded(grad))
 
 
-def test_linear_maps_inside_have_rounded_factors() -> None:
+@pytest.mark.parametrize("native", [False, True])
+def test_linear_maps_inside_have_rounded_factors(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr(precision, "native_bf16", lambda device_type: native)
     layer, x = nn.Linear(6, 4), torch.randn(3, 6)
+    product = rounded(x) @ rounded(layer.weight).t()
     with products(True, CPU):
-        inside = layer(x)
-    assert torch.equal(inside, rounded(x) @ rounded(layer.weight).t() + layer.bias)
+        inside, bare = layer(x), torch.nn.functional.linear(x, layer.weight)
+    assert inside.dtype == bare.dtype == torch.float32
+    # A product of its own is summed in fp32 and rounded once, before the bias.
+    expected = rounded(product) if native else product
+    torch.testing.assert_close(bare, expected, rtol=2**-7 if native else 1e-6, atol=1e-6)
+    torch.testing.assert_close(inside, bare + layer.bias)
+    assert torch.equal(bare, rounded(bare)) == native
     assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
     with products(False, CPU):
         assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_gradients_of_linear_maps_inside(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr(precision, "native_bf16", lambda device_type: native)
+    layer, x = nn.Linear(64, 32), torch.randn(50, 64, requires_grad=True)
+    grad = torch.randn(50, 32)
+    with products(True, CPU):
+        inside = layer(x)
+    found = torch.autograd.grad(inside, (x, layer.weight, layer.bias), grad)
+    exact = torch.autograd.grad(layer(x), (x, layer.weight, layer.bias), grad)
+    for mine, theirs in zip(found, exact, strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).norm() < 0.01 * theirs.norm()
 
 
 def test_the_setting_of_a_cpu_that_has_them_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
