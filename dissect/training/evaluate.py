@@ -29,7 +29,10 @@ LENGTH_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 9), (10, 19), (20, 
 #: Scores held at a time, (items x sessions): 64 MB, and on an accelerator 1 GB.
 BLOCK, ACCELERATOR_BLOCK = 1 << 24, 1 << 28
 #: Items scored or compared at a time on a CPU, so that the scores stay in its cache.
-TILE = 512
+TILE = 1024
+#: Sessions scored at a time are a multiple of this: a CPU's product with 384 of them takes three quarters of the time of
+#: one with 389.
+WHOLE = 64
 
 #: A product of norms below which no score can be infinite; a norm that is NaN is not below it.
 LARGEST = 1e37
@@ -141,7 +144,7 @@ def rank_examples(
         # |q . e| <= |q| |e|: a look at the norms spares one at every score.
         longest = table.norm(dim=1).max()
         limit = BLOCK if device.type == "cpu" else ACCELERATOR_BLOCK
-        size = max(64, min(1024, limit // items))  # below 64 the product is slow
+        size = max(WHOLE, min(1024, limit // items) // WHOLE * WHOLE)
         buffer = torch.empty(items, size, device=device)  # a tall block is multiplied faster than a flat one
         step = TILE if device.type == "cpu" else items
         for i in range(first, stop, size):
