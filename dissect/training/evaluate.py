@@ -30,8 +30,8 @@ LENGTH_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 9), (10, 19), (20, 
 BLOCK, ACCELERATOR_BLOCK = 1 << 24, 1 << 28
 #: Items scored or compared at a time on a CPU, so that the scores stay in its cache.
 TILE = 1024
-#: Sessions scored at a time are a multiple of this: a CPU's product with 384 of them takes three quarters of the time of
-#: one with 389.
+#: Sessions scored at a time are a multiple of this: a CPU's product with 384 of them takes three quarters of the time
+#: of one with 389.
 WHOLE = 64
 
 #: A product of norms below which no score can be infinite; a norm that is NaN is not below it.
