@@ -263,6 +263,8 @@ def test_run_prints_a_table_and_json_and_refuses_nothing_it_did(run, toy_data: P
     assert done.status == 0, done.err
     result = json.loads(done.out.splitlines()[-1])
     assert "not settled" in done.out
+    change = result["density"]["propagation"]["moved"]
+    assert f"{change:+.3f} in the last quarter" in done.out
     assert f"{result['pruned']['kept']:,}" in done.out
     folder = next(Path("runs").iterdir())
     assert str(folder) in done.out

@@ -10,7 +10,7 @@ import torch
 
 from dissect.experiment import record
 from dissect.experiment.record import RunFolder
-from dissect.sparsity import Instrument, settled
+from dissect.sparsity import Instrument, moved, settled
 from dissect.training.plan import Callback
 from dissect.training.train import Loop
 
@@ -100,6 +100,11 @@ class Recorder(Callback):
         rate = sum(g["lr"] for g in loop.optimizer.param_groups if g.get("name") == "sigma")
         end = warmup_end * loop.plan.steps * rate
         return settled(self.history.get(part, []), loop.lr_budget, end)
+
+    def moved(self, part: str, loop: Loop) -> float | None:
+        """What a part's density changed by over the last quarter of the run (see `dissect.sparsity.moved`)."""
+        change = moved(self.history.get(part, []), loop.lr_budget)
+        return None if change is None else round(change, 6)
 
     def state_dict(self) -> dict[str, Any]:
         """The running mean and the densities so far."""

@@ -193,6 +193,7 @@ class Outcome:
                 "total": row["total"],
                 "density": row["density"],
                 "settled": self.recorder.settled(row["part"], self.loop, end),
+                "moved": self.recorder.moved(row["part"], self.loop),
                 **{name: row[name] for name in ("shadow_kept", "shadow_total") if name in row},
             }
             for row in self.instrument.density()

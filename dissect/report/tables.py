@@ -85,6 +85,8 @@ def _print_density(result: dict[str, Any], console: Any) -> None:
     for part, row in result["density"].items():
         if row["total"]:
             note = "settled" if row["settled"] else "not settled"
+            if row.get("moved") is not None:
+                note += f", {row['moved']:+.3f} in the last quarter"
             cells = [
                 f"{row['kept']:,}",
                 f"{row['total']:,}",

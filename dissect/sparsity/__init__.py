@@ -21,7 +21,7 @@ The whole use is five lines: wrap, param_groups, penalty, density, export.
 """
 
 from dissect.sparsity.comparators import METHODS, iterative_magnitude, select_masks
-from dissect.sparsity.density import RULES, keep_mask, kept_curve, settled
+from dissect.sparsity.density import RULES, keep_mask, kept_curve, moved, settled
 from dissect.sparsity.hard_concrete import L0, l0_wrap
 from dissect.sparsity.instrument import Instrument
 from dissect.sparsity.layers import VariationalConv1d, VariationalGRUCell, VariationalLinear
@@ -86,6 +86,7 @@ __all__ = [
     "log_alpha",
     "masked",
     "measure",
+    "moved",
     "named_variational",
     "parameters_of",
     "prune_counts",

@@ -1,4 +1,4 @@
-"""Which weights count as kept: four named rules, their thresholds, and when a density has settled."""
+"""Which weights count as kept: four named rules, their thresholds, and whether a density still moves."""
 
 from __future__ import annotations
 
@@ -130,3 +130,26 @@ def settled(
         return False
     window = [d for _, d in record[before[-1] :]]
     return max(window) - min(window) < tolerance
+
+
+def moved(history: Sequence[tuple[float, float | None]], lr_budget: float, share: float = 0.25) -> float | None:
+    """What a density changed by over the last `share` of the budget.
+
+    `settled` looks at the last few nats; a part may pass it and still empty slowly, as its means move.
+
+    Parameters
+    ----------
+    history : sequence of (lr_budget, density)
+        As `settled` takes it.
+    lr_budget : float
+        Sum of the learning rate of s so far, in nats.
+    share : float, in (0, 1)
+
+    Returns
+    -------
+    float or None
+        The last density less the last one recorded before that share began; None without either.
+    """
+    record = sorted((b, d) for b, d in history if d is not None)
+    before = [d for b, d in record if b <= (1 - share) * lr_budget * (1 + 1e-9)]
+    return record[-1][1] - before[-1] if before and lr_budget > 0 else None

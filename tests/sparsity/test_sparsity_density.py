@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dissect.errors import DissectError
-from dissect.sparsity import RULES, keep_mask, kept_curve, settled
+from dissect.sparsity import RULES, keep_mask, kept_curve, moved, settled
 
 THETA = torch.tensor([0.5, -0.5, 0.05, 0.0])
 S = torch.tensor([-8.0, 0.0, -8.0, -8.0])
@@ -68,3 +68,16 @@ def test_settled_needs_three_level_nats_after_warmup():
 def test_settled_counts_the_record_before_the_window():
     # Between 6 and 9 the density fell, though both later records agree.
     assert not settled([(5.0, 0.9), (6.0, 0.9), (9.0, 0.5), (10.0, 0.5)], 10.0, 0.0)
+
+
+def test_moved_is_the_change_over_the_last_quarter():
+    history = falling(9.0)  # 0.25 at budget 7.5, 0.1 from 9 on
+    assert moved(history, 10.0) == pytest.approx(0.1 - 0.25)
+    assert moved(history, 10.0, share=0.1) == pytest.approx(0.0)
+    assert moved(list(reversed(history)), 10.0) == pytest.approx(-0.15)  # in any order
+    slow = [(b, 1 - b / 1000) for b, _ in history]
+    assert settled(slow, 10.0, 4.0)
+    assert moved(slow, 10.0) == pytest.approx(-0.0025)  # what `settled` lets pass
+    assert moved([(9.0, 0.5), (10.0, 0.4)], 10.0) is None  # nothing from before the last quarter
+    assert moved([(b, None) for b, _ in history], 10.0) is None
+    assert moved([(0.0, 0.9)], 0.0) is None
