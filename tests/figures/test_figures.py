@@ -22,6 +22,8 @@ from dissect.training.evaluate import metrics
 
 FIGURES = Path(__file__).resolve().parent.parent.parent / "figures"
 SHARED = ("style", "published")
+#: What the suites of Figures 5 and 6 call their baseline.
+CONTROL = "equal weights (control)"
 Results = dict[str, dict[int, dict[str, Any]]]
 SCRIPTS = sorted(path.stem for path in FIGURES.glob("*.py") if path.stem not in SHARED)
 
@@ -223,8 +225,8 @@ def test_levels_and_heads_are_differences_to_equal_weights(
 ) -> None:
     found = make_records(made, suite)
     load(script).main()
-    base = found["meanlast"]
-    values = [label.split(" = ")[1] for label in found if label != "meanlast"]
+    base = found[CONTROL]
+    values = [label.split(" = ")[1] for label in found if label != CONTROL]
     for axes, metric in zip(drawn[0].axes, ("hr@20", "mrr@20"), strict=True):
         assert axes.get_ylabel() == f"{metric.upper()}: points over equal weights"
         assert [tick.get_text() for tick in axes.get_xticklabels()] == values
@@ -251,7 +253,7 @@ def test_levels_and_heads_are_differences_to_equal_weights(
     assert "All points are of seeds 0, 1, 2, which all of them have. " in caption(drawn[0])
     assert "comes on top of the bars" in caption(drawn[0])
     assert "Atten-Mixer's difference to equal weights" in caption(drawn[0])
-    assert "meanlast" not in caption(drawn[0])
+    assert CONTROL not in caption(drawn[0])
     assert f"hr@20: equal weights has {mean(base, 'hr@20'):.2f}" in capsys.readouterr().out
 
 
@@ -263,7 +265,7 @@ def test_points_of_different_seeds_make_no_trend(made: Path, drawn: list[Figure]
     x, y = large(drawn[0].axes[1])["Atten-Mixer"]
     assert x == [0, 1, 2, 3, 4]
     (first, *_) = y
-    assert first == pytest.approx(found["L = 1"][0]["test"]["mrr@20"] - found["meanlast"][0]["test"]["mrr@20"])
+    assert first == pytest.approx(found["L = 1"][0]["test"]["mrr@20"] - found[CONTROL][0]["test"]["mrr@20"])
     assert len(drawn[0].axes[1].containers) == 1
     assert drawn[0].axes[1].get_xlim()[1] > 5
     text = caption(drawn[0])
@@ -286,7 +288,7 @@ def test_without_a_seed_in_common_the_line_is_broken(made: Path, drawn: list[Fig
         assert pieces == [[0], [1, 2], [3], [4, 5]]
         ticks = [tick.get_text() for tick in axes.get_xticklabels()]
         assert ticks[:4] == ["1\nseeds 0, 1, 2", "2\nseed 0", "3\nseed 0", "5\nseed 2"]
-        mine, base = found["L = 5"][2]["test"][metric], found["meanlast"][2]["test"][metric]
+        mine, base = found["L = 5"][2]["test"][metric], found[CONTROL][2]["test"][metric]
         assert large(axes)["Atten-Mixer"][1][3] == pytest.approx(mine - base)
     assert "Points of different seeds, named below them, are not joined." in caption(drawn[0])
 
