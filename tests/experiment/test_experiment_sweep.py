@@ -219,7 +219,7 @@ def wait_for_a_running_trial(out: Path, worker: subprocess.Popen[str]) -> optuna
 def test_a_worker_killed_in_a_trial_loses_it_alone_and_another_finishes_the_study(
     toy_data: Path, tmp_path: Path
 ) -> None:
-    words = options(toy_data, tmp_path, "--epochs", 25, "--trials", 3, "--heartbeat", 1, "--fix", "patience=99")
+    words = options(toy_data, tmp_path, "--epochs", 75, "--trials", 3, "--heartbeat", 1, "--fix", "patience=99")
     killed, other = start([*words, "meanpool"]), start([*words, "meanpool"])
     lost = wait_for_a_running_trial(tmp_path, killed)
     killed.send_signal(signal.SIGKILL)
@@ -239,7 +239,7 @@ def test_a_worker_killed_in_a_trial_loses_it_alone_and_another_finishes_the_stud
 
 
 def test_sigterm_queues_the_trial_again_and_the_same_command_goes_on(toy_data: Path, tmp_path: Path) -> None:
-    words = options(toy_data, tmp_path, "--epochs", 25, "--trials", 1, "--fix", "patience=99")
+    words = options(toy_data, tmp_path, "--epochs", 200, "--trials", 1, "--fix", "patience=99")
     worker = start([*words, "meanpool"])
     stopped = wait_for_a_running_trial(tmp_path, worker)
     worker.terminate()
