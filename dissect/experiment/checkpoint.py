@@ -15,8 +15,11 @@ from dissect.training.plan import Callback, Stop
 from dissect.training.train import Loop
 
 
-class Interrupted(Exception):
-    """The run was asked to stop and has saved its state."""
+class Interrupted(BaseException):
+    """The run was asked to stop and has saved its state.
+
+    No `Exception`, as KeyboardInterrupt is none: what catches one run's errors to go on with the next must let it by.
+    """
 
     def __init__(self, step: int, signum: int) -> None:
         super().__init__(f"stopped at step {step}")

@@ -30,6 +30,8 @@ PRUNING = "pruning.json"
 FIGURES = "figures"
 #: What a committed record leaves out, as patterns.
 LARGE = ("*.safetensors", "state")
+#: What a committed record holds where only results are wanted, as of a grid of hundreds of runs.
+SMALL = (SPEC, ENVIRONMENT, RESULT, PRUNING, THRESHOLDS)
 
 
 @contextmanager
@@ -145,20 +147,29 @@ class RunFolder:
         self._logs.clear()
 
 
-def copy_record(run: Path | str, destination: Path | str) -> Path:
+def copy_record(run: Path | str, destination: Path | str, *, results_only: bool = False) -> Path:
     """Copy a finished run without weights and state: what is small enough to commit.
 
     Parameters
     ----------
     run, destination : path
         `destination` must not exist.
+    results_only : bool
+        Whether to leave out what was logged on the way and the ranks too: without these a run can't be compared test
+        example by test example.
     """
     target = Path(destination)
     if target.exists():
         raise DissectError(f"{target} exists already; a record is never overwritten")
     partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
-        shutil.copytree(run, partial, ignore=shutil.ignore_patterns(*LARGE))
+        if results_only:
+            partial.mkdir(parents=True)
+            for name in SMALL:
+                if (Path(run) / name).exists():
+                    shutil.copy2(Path(run) / name, partial / name)
+        else:
+            shutil.copytree(run, partial, ignore=shutil.ignore_patterns(*LARGE))
         os.replace(partial, target)  # whole or not there
     finally:
         shutil.rmtree(partial, ignore_errors=True)

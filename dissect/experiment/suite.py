@@ -27,8 +27,10 @@ else:  # pragma: no cover
 
 VARIANTS = ("small", "full")
 #: Keys of a suite file and of one of its runs, beside the fields of a spec and the options of readouts.
-_TOP = ("title", "about", "baseline", "metrics", "defaults", *VARIANTS, "runs")
+_TOP = ("title", "about", "baseline", "metrics", "record", "defaults", *VARIANTS, "runs")
 _OWN = ("label", "priority", "model", "setting")
+#: What of a run is kept: all but its weights, or results alone (see `dissect.experiment.record.SMALL`).
+RECORDS = ("all", "results")
 #: A field whose value is a list of numbers, not a list of choices.
 _PAIRS = ("warmup",)
 
@@ -62,7 +64,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Suite:
-    """What a suite file holds, in one variant; `entries` in the order in which they run."""
+    """What a suite file holds, in one variant; `entries` in the order in which they run, `record` one of `RECORDS`."""
 
     name: str
     title: str
@@ -71,6 +73,7 @@ class Suite:
     baseline: str
     metrics: tuple[str, ...]
     entries: tuple[Entry, ...]
+    record: str = "all"
 
     @property
     def labels(self) -> list[str]:
@@ -102,7 +105,7 @@ def load_suite(path: Path | str, variant: str = "small") -> Suite:
         TOML: ``title``; ``[defaults]``, ``[small]`` and ``[full]`` with fields of a spec; ``[[runs]]`` with the same,
         ``model``, and where wanted ``label`` and ``priority``. What a run sets outranks the variant, which outranks the
         defaults; what these two say of training does not concern a model that counts. A list stands for one run each:
-        ``seed = [0, 1, 2]``. A label may name fields: ``"L = {levels}"``.
+        ``seed = [0, 1, 2]``. A label may name fields: ``"L = {levels}"``. ``record = "results"`` keeps results alone.
     variant : {"small", "full"}
 
     Raises
@@ -140,9 +143,13 @@ def load_suite(path: Path | str, variant: str = "small") -> Suite:
     baseline = data.get("baseline", "")
     if baseline:
         choose(f"baseline of {path}", baseline, {entry.label for entry in entries})
+    kept = data.get("record", "all")
+    choose(f"record of {path}", kept, RECORDS)
+    if baseline and kept == "results":
+        raise DissectError(f'{path}: differences to a baseline need more than record = "results" keeps')
     return Suite(
         path.stem, data.get("title", path.stem), data.get("about", ""), variant, baseline,
-        tuple(data.get("metrics", ["hr@20", "mrr@20"])), tuple(entries),
+        tuple(data.get("metrics", ["hr@20", "mrr@20"])), tuple(entries), kept,
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from dissect.experiment.suite import Entry, Suite, find_records, load_suite, row
 from dissect.report.compare import compare
 from dissect.report.formats import Table, choose_format, render
 from dissect.report.layout import tables
+from dissect.report.outcomes import outcomes
 
 
 def seconds(text: str) -> float:
@@ -114,7 +115,7 @@ def run_suite(
     found, failed = find_records(suite, places), []
     if keep and records is not None:
         kept = find_records(suite, [records])
-        found |= {i: copy_record(path, records / path.name) for i, path in found.items() if i not in kept}
+        found |= {i: _keep(suite, path, records) for i, path in found.items() if i not in kept}
     end = None if budget is None else time.monotonic() + budget
     wanted = [i for i, entry in enumerate(suite.entries) if not seeds or entry.spec.seed in seeds]
     todo = [i for i in wanted if i not in found]
@@ -161,7 +162,11 @@ def _one(
     test = result["test"]
     _say(f"  HR@20 {test['hr@20']:.2f}, MRR@20 {test['mrr@20']:.2f}, {result['seconds_per_epoch']:.0f} s an epoch")
     path = find_records(replace(suite, entries=(entry,)), [out])[0]
-    return path if records is None else copy_record(path, records / path.name)
+    return path if records is None else _keep(suite, path, records)
+
+
+def _keep(suite: Suite, run: Path, records: Path) -> Path:
+    return copy_record(run, records / run.name, results_only=suite.record == "results")
 
 
 def _say(line: str) -> None:
@@ -185,6 +190,8 @@ def suite_tables(suite: Suite, found: Mapping[int, Path]) -> list[Table]:
     there = {label: paths for label, paths in by_label.items() if paths}
     if not there:
         return []
+    if suite.record == "results":
+        return [outcomes(f"{suite.title} ({suite.variant})", by_label, suite.metrics)]
     baseline = suite.baseline if suite.baseline in there else None
     first, *others = tables(compare(there, baseline, suite.metrics))
     missing = [label for label, paths in by_label.items() if not paths]

@@ -40,6 +40,10 @@ class Surplus(Exception):
     """The trial is one more than the budget."""
 
 
+class Left(Exception):
+    """The trial was left because its process was asked to stop."""
+
+
 class BySeedAndNumber(optuna.samplers.BaseSampler):
     """TPE with random numbers that follow from a seed and the trial's number.
 
@@ -201,7 +205,7 @@ class Worker:
         except Interrupted as why:
             self._signal = why.signum
             trial.set_user_attr("interrupted", True)
-            raise
+            raise Left from why  # Optuna ends a trial for an Exception alone
         except DissectError as error:
             trial.set_user_attr("error", str(error))
             if isinstance(error, NotFinite):  # a finding about the values, which a failed trial would not be

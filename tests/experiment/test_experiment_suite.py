@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +183,60 @@ def test_what_is_no_error_of_ours_does_not_stop_the_others_either(
     suite, found, failed = _run(file, toy_data, tmp_path / "out")
     assert {suite.entries[i].label for i in found} == {"mean"}
     assert failed[0].endswith("RuntimeError: out of memory")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_two_runs_trainings_stops_the_suite(
+    file: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    tried = []
+
+    def reading_data(model: str, *args: Any, **options: Any) -> Any:
+        tried.append(model)
+        os.kill(os.getpid(), number)
+        for _ in range(1000):  # where Python hands the signal over
+            time.sleep(0.001)
+
+    monkeypatch.setattr(suite_run, "start_run", reading_data)
+    with pytest.raises((DissectError, KeyboardInterrupt)) as caught:
+        _run(file, toy_data, tmp_path / "out")
+    assert tried == ["meanpool"], "the others are not begun"
+    if number == signal.SIGTERM:
+        assert isinstance(caught.value, DissectError)
+        assert caught.value.status == 128 + signal.SIGTERM
+
+
+def test_records_of_results_alone(file: Path, toy_data: Path, tmp_path: Path) -> None:
+    file.write_text(
+        TOML.replace('baseline = "mean"', 'record = "results"').replace("[2, 10, 1]", '[2]\nsparsify = "all"')
+    )
+    suite, _, failed = _run(file, toy_data, tmp_path / "out", records=tmp_path / "records", keep=True)
+    assert not failed
+    kept = list((tmp_path / "records").iterdir())
+    assert len(kept) == 4
+    small = {"spec.json", "environment.json", "result.json"}
+    wrapped = {*small, "pruning.json", "thresholds.json"}
+    for folder in kept:
+        names = {p.name for p in folder.iterdir()}
+        assert names == (wrapped if folder.name.startswith("attenmixer") else small)
+    shutil.rmtree(tmp_path / "out")
+    found = find_records(suite, [tmp_path / "records"])
+    assert len(found) == 4
+    table = suite_tables(suite, {i: path for i, path in found.items() if suite.entries[i].label != "mean"})[0]
+    assert table.columns[:4] == ("run", "seeds", "HR@20", "MRR@20")
+    results = [json.loads((found[i] / "result.json").read_text()) for i in found if suite.entries[i].label == "L = 2"]
+    row = table.rows[0]
+    assert row[:2] == ["L = 2", "2"]
+    assert row[2] == f"{sum(r['test']['hr@20'] for r in results) / 2:.2f}"
+    part = results[0]["density"]["attention"]
+    assert row[table.columns.index("attention")].endswith(f" of {part['total']:,}")
+    assert any("not run: mean" in note for note in table.notes)
+
+
+def test_results_alone_have_no_baseline(file: Path) -> None:
+    file.write_text(TOML.replace('baseline = "mean"', 'baseline = "mean"\nrecord = "results"'))
+    with pytest.raises(DissectError, match="differences to a baseline need more"):
+        load_suite(file)
 
 
 def test_a_failing_run_does_not_stop_the_others(file: Path, toy_data: Path, tmp_path: Path) -> None:
