@@ -9,7 +9,7 @@ Command: ``make figures`` (or ``python figures/orderings.py``), from the records
     dissect suite analyses/suites/sensitivity.toml --keep
 
 Expected under the claim: the row "propagation < attention" dark in every column. A cell near one half says that the
-factor named by its column does not settle the order.
+factor named by its column does not settle the order. These runs are short: the caption says how many of the densities were still on their way.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from dissect.report.runs import Run
 #: Field of a spec -> what it is called.
 FACTORS = {"noise": "noise", "prior": "prior", "kl_scale": "KL scale", "log_sigma2": "start s", "seed": "seed"}
 WRAPPED = "wrapped"
+#: A density that moves by more than this in the last quarter of a run has not come to rest.
+MOVED = 0.02
 
 
 def densities(runs: Sequence[Run]) -> list[tuple[dict[str, Any], dict[str, float]]]:
@@ -71,6 +73,17 @@ def shares(
     return [f"{a} < {b}" for a, b in pairs], names, cells, counts
 
 
+def unsettled(runs: Sequence[Run]) -> tuple[int, int]:
+    """Of how many densities the last quarter of the run moved by more than `MOVED`, and of how many it is known."""
+    moved = [
+        abs(row["moved"])
+        for r in runs
+        for row in (r.result or {}).get("density", {}).values()
+        if row["total"] and row.get("moved") is not None
+    ]
+    return sum(m > MOVED for m in moved), len(moved)
+
+
 def main() -> list[Path]:
     """Draw the shares as a map."""
     suite, rows = suite_runs("sensitivity")
@@ -96,8 +109,10 @@ def main() -> list[Path]:
         figure.colorbar(image, ax=axes, label="% of settings in which the order holds", pad=0.02)
         axes.set_title(suite.title)
         missing = len(suite.entries) - len(runs)
+        moving, all_of_them = unsettled(runs)
         text = (
-            f"{describe(runs)} Density: kept / total at log alpha < 3; n: settings (two runs each by halves)."
+            f"{describe(runs)} Density: kept / total at log alpha < 3; n: settings (two runs each by halves). "
+            f"{moving} of {all_of_them} densities moved by more than {MOVED:g} in the last quarter of their run."
             + (f" Not run: {missing} of {len(suite.entries)} runs." if missing else "")
         )  # fmt: skip
         figure.text(0.01, 0.012, text, fontsize=7, color=MUTED, va="bottom", wrap=True)
