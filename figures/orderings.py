@@ -1,4 +1,4 @@
-"""Which part looks emptiest depends on how one looks: orderings of parts by density over a grid of settings.
+"""Does the order of the parts by density depend on how one looks? Orders over a grid of settings and rules.
 
 Claim under test (Atten-Mixer, WSDM'23, Section 3.3): the density of propagation lies below that of attention. A claim
 about a model should hold whatever the instrument's noise, prior, KL scale, start and seed, and whichever part is
@@ -9,12 +9,14 @@ Command: ``make figures`` (or ``python figures/orderings.py``), from the records
     dissect suite analyses/suites/sensitivity.toml --keep
 
 Expected under the claim: the row "propagation < attention" dark in every column. A cell near one half says that the
-factor named by its column does not settle the order. These runs are short: the caption says how many of the densities were still on their way.
+factor named by its column does not settle the order. These runs are short: the caption says how many of the densities
+were still on their way.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +27,30 @@ from matplotlib.figure import Figure
 from style import HERE, INK, MUTED, PARTS, RC, not_run, run, suite_runs
 
 from dissect.report.axis import describe
+from dissect.report.groups import finished
 from dissect.report.plot import save_figure
 from dissect.report.runs import Run
 
 #: Field of a spec -> what it is called.
 FACTORS = {"noise": "noise", "prior": "prior", "kl_scale": "KL scale", "log_sigma2": "start s", "seed": "seed"}
 WRAPPED = "wrapped"
+#: Ways to count a weight as kept, beside the runs' own in the other columns: (rule, threshold) -> what it is called.
+RULES = {
+    ("log-alpha", 0.0): "log alpha < 0",
+    ("magnitude", 0.1): "|mean| > 0.1",
+    ("magnitude", 10**-0.5): "|mean| > 0.32",
+}
 #: A density that moves by more than this in the last quarter of a run has not come to rest.
 MOVED = 0.02
 
 
-def densities(runs: Sequence[Run]) -> list[tuple[dict[str, Any], dict[str, float]]]:
-    """Setting and density of every part: of runs with all wrapped, and of a GNN's and a readout's run together."""
+def densities(
+    runs: Sequence[Run], rule: tuple[str, float] | None = None
+) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """Setting and density of every part: of runs with all wrapped, and of a GNN's and a readout's run together.
+
+    By the runs' own rule, or by a rule and threshold that their curves have.
+    """
     found: dict[tuple[Any, ...], dict[str, Run]] = {}
     for r in runs:
         found.setdefault(tuple(r.spec[name] for name in FACTORS), {})[r.spec["sparsify"]] = r
@@ -45,13 +59,19 @@ def densities(runs: Sequence[Run]) -> list[tuple[dict[str, Any], dict[str, float
         setting = dict(zip(FACTORS, key, strict=True))
         for name, wrapped in (("all at once", ("all",)), ("by halves", ("gnn", "readout"))):
             if all(part in by_part for part in wrapped):
-                rows: dict[str, Any] = {}
+                rows: dict[str, float] = {}
                 for part in wrapped:
-                    result = by_part[part].result
-                    assert result is not None
-                    rows |= {p: d["density"] for p, d in result["density"].items() if d["total"]}
+                    rows |= _of_run(by_part[part], rule)
                 out.append(({**setting, WRAPPED: name}, rows))
     return out
+
+
+def _of_run(r: Run, rule: tuple[str, float] | None) -> dict[str, float]:
+    if rule is None:
+        return {part: d["density"] for part, d in finished(r)["density"].items() if d["total"]}
+    curves = json.loads((r.path / "thresholds.json").read_text())[rule[0]]
+    at = int(np.argmin([abs(t - rule[1]) for t in curves[0]["thresholds"]]))
+    return {row["part"]: row["kept"][at] / row["total"] for row in curves if row["total"]}
 
 
 def shares(
@@ -92,6 +112,10 @@ def main() -> list[Path]:
     if not found:
         return not_run("orderings", ["sensitivity"], "dissect suite analyses/suites/sensitivity.toml --keep")
     pairs, levels, cells, counts = shares(found)
+    for rule, name in RULES.items():
+        _, _, of_all, count = shares(densities(runs, rule))
+        cells = np.concatenate([cells, of_all[:, :1]], axis=1)
+        levels, counts = [*levels, name], [*counts, count[0]]
     with mpl.rc_context({**RC, "axes.grid": False}):
         figure = Figure(figsize=(9.6, 4.6))
         axes = figure.add_subplot()
@@ -111,7 +135,8 @@ def main() -> list[Path]:
         missing = len(suite.entries) - len(runs)
         moving, all_of_them = unsettled(runs)
         text = (
-            f"{describe(runs)} Density: kept / total at log alpha < 3; n: settings (two runs each by halves). "
+            f"{describe(runs)} Density: kept / total at log alpha < 3 but in the last {len(RULES)} columns; "
+            "n: settings (two runs each by halves). "
             f"{moving} of {all_of_them} densities moved by more than {MOVED:g} in the last quarter of their run."
             + (f" Not run: {missing} of {len(suite.entries)} runs." if missing else "")
         )  # fmt: skip

@@ -24,6 +24,7 @@ from dissect.report.runs import Run
 from dissect.report.statistics import bootstrap_of_sums, cluster_sums
 from dissect.report.strata import FEWEST_SESSIONS, by_length, compare_by
 from dissect.report.variance import grid_of, split_variance
+from dissect.sparsity.density import moved
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -301,49 +302,85 @@ def _densities(found: Found, part: str) -> dict[str, list[tuple[Run, dict[str, A
     for label, runs in found.items():
         there = [(r, d) for r in runs if (d := finished(r)["density"].get(part)) and d["total"]]
         if there:
-            out[label] = there
+            out[label] = [(r, {**d, "moved": d["moved"] if "moved" in d else _moved(r, part)}) for r, d in there]
     return out
+
+
+def _moved(run: Run, part: str) -> float | None:
+    """What a result of before it was part of results does not say."""
+    spent = [(row["step"], row["lr_budget"]) for row in run.steps if "lr_budget" in row]
+    rows = [row for row in run.density if row["part"] == part and row["tensor"] is None]
+    if not spent or not rows:
+        return None
+    steps, budgets = zip(*spent, strict=True)
+    history = [(float(np.interp(row["step"], steps, budgets)), row["density"]) for row in rows]
+    return moved(history, budgets[-1])
 
 
 def _density_below(found: Found, options: Mapping[str, Any]) -> Judged:
     parts: list[Part] = []
     for label, rows in _densities(found, options["part"]).items():
-        low = [UNDECIDED if not d["settled"] else HOLDS if d["density"] <= options["limit"] else FAILS for _, d in rows]
-        held = _word(low)
-        shown = ", ".join(f"{_counts(d)}{'' if d['settled'] else ' (not settled)'}" for _, d in rows)
+        held = _word([_below(d, options["limit"]) for _, d in rows])
+        shown = ", ".join(_counts(d) for _, d in rows)
         parts.append((held, f"{label}: {options['part']} {shown}", seeds_of(r for r, _ in rows)))
     return parts, [label for label, runs in found.items() if not runs]
 
 
 def _density_above(found: Found, options: Mapping[str, Any]) -> Judged:
-    """One part's density against another's in one run, or in two of one seed whose labels differ in the given words."""
+    """One part's density against others' in one run, or in two of one seed whose labels differ in the given words."""
     parts: list[Part] = []
-    above, below = (_densities(found, options[name]) for name in ("part", "than"))
+    than = options["than"]
     one, other = options.get("pair", ("", ""))
-    for label, rows in above.items():
-        partner = label if label in below else label.replace(other, one) if other else label
-        theirs = {r.spec["seed"]: d for r, d in below.get(partner, [])}
-        both = [(r, d) for r, d in rows if r.spec["seed"] in theirs]
-        pairs = [(d, theirs[r.spec["seed"]]) for r, d in both]
-        if not pairs:
-            continue
-        held = _word([_above(a, b) for a, b in pairs])
-        shown = ", ".join(f"{_counts(a)} against {_counts(b)}" for a, b in pairs)
-        parts.append((held, f"{label}: {options['part']} {shown}", seeds_of(r for r, _ in both)))
+    above = _densities(found, options["part"])
+    for name in [than] if isinstance(than, str) else than:
+        below = _densities(found, name)
+        what = options["part"] if isinstance(than, str) else f"{options['part']} over {name}"
+        for label, rows in above.items():
+            partner = label if label in below else label.replace(other, one) if other else label
+            theirs = {r.spec["seed"]: d for r, d in below.get(partner, [])}
+            both = [(r, d) for r, d in rows if r.spec["seed"] in theirs]
+            pairs = [(d, theirs[r.spec["seed"]]) for r, d in both]
+            if not pairs:
+                continue
+            held = _word([_above(a, b) for a, b in pairs])
+            shown = ", ".join(f"{_counts(a)} against {_counts(b)}" for a, b in pairs)
+            parts.append((held, f"{label}: {what} {shown}", seeds_of(r for r, _ in both)))
     return parts, [label for label, runs in found.items() if not runs]
 
 
+def _below(d: Mapping[str, Any], limit: float) -> str:
+    later = _later(d)
+    said = {HOLDS if value <= limit else FAILS for value in (d["density"], later) if value is not None}
+    return UNDECIDED if later is None or len(said) > 1 else said.pop()
+
+
 def _above(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    if not (a["settled"] and b["settled"]):
+    later = (_later(a), _later(b))
+    if later[0] is None or later[1] is None:
         return UNDECIDED
-    more = a["density"] - b["density"]
-    return HOLDS if more > DENSITY else FAILS if more < 0 else UNDECIDED
+    more = (a["density"] - b["density"], later[0] - later[1])
+    said = {HOLDS if m > DENSITY else FAILS if m < 0 else UNDECIDED for m in more}
+    return UNDECIDED if len(said) > 1 else said.pop()
+
+
+def _later(d: Mapping[str, Any]) -> float | None:
+    """Where a density comes in as much training again, at the pace of the run's last quarter; None if that isn't known.
+
+    One that has settled stays where it is.
+    """
+    if d["settled"]:
+        return float(d["density"])
+    return None if d["moved"] is None else float(np.clip(d["density"] + 4 * d["moved"], 0, 1))
 
 
 def _counts(density: Mapping[str, Any]) -> str:
     text = f"{density['kept']:,} / {density['total']:,} = {density['density']:.3f}"
     null = density.get("shadow_total")
-    return text + (f" (shadows {density['shadow_kept'] / null:.3f})" if null else "")
+    notes = [f"shadows {density['shadow_kept'] / null:.3f}"] if null else []
+    if not density["settled"]:
+        moved = density["moved"]
+        notes.append("not settled" + ("" if moved is None else f", {moved:+.3f} in the last quarter"))
+    return text + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def _falls(found: Found, options: Mapping[str, Any]) -> Judged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,52 @@ def test_density_below():
     assert str(judge(rule, {"a": [run(s, density=low) for s in range(3)]})) == "holds (3 seeds)"
     assert str(judge(rule, {"a": [run(0, density=low)]})) == "holds (provisional, 1 seed)"
     assert str(judge(rule, {"a": [run(0, density=low)], "b": []})) == "holds (incomplete, provisional, 1 seed)"
+
+
+def unsettled(kept: int, moved: float | None) -> dict[str, Any]:
+    return {"kept": kept, "total": 100, "density": kept / 100, "settled": False, "moved": moved}
+
+
+def test_a_density_on_its_way_decides_what_as_much_training_again_would_not_change():
+    below = claim("density below", part="propagation", limit=0.05)
+    assert judge(below, {"a": [run(0, density={"propagation": unsettled(80, -0.05)})]}).word == "fails"
+    assert judge(below, {"a": [run(0, density={"propagation": unsettled(20, -0.05)})]}).word == "undecided"
+    assert judge(below, {"a": [run(0, density={"propagation": unsettled(4, -0.01)})]}).word == "holds"
+    assert judge(below, {"a": [run(0, density={"propagation": unsettled(4, 0.01)})]}).word == "undecided"
+    assert judge(below, {"a": [run(0, density={"propagation": unsettled(80, None)})]}).word == "undecided"
+    shown = judge(below, {"a": [run(0, density={"propagation": unsettled(80, -0.05)})]}).details[0]
+    assert "not settled, -0.050 in the last quarter" in shown
+
+    def pair(attention: float, propagation: float) -> str:
+        parts = {"attention": unsettled(40, attention), "propagation": unsettled(70, propagation)}
+        return judge(claim("density above", part="attention", than="propagation"), {"a": [run(0, density=parts)]}).word
+
+    assert pair(-0.06, -0.04) == "fails"  # the gap widens
+    assert pair(-0.02, -0.09) == "fails"  # 0.32 against 0.34 then
+    assert pair(-0.01, -0.10) == "undecided"  # 0.36 against 0.30 then: the other way round
+
+
+def test_what_an_older_result_does_not_say_comes_from_its_log():
+    old = run(0, density={"propagation": {"kept": 80, "total": 100, "density": 0.8, "settled": False}})
+    budgets = [{"step": k, "lr_budget": float(k)} for k in range(0, 101, 10)]
+    rows = [
+        {"step": k, "part": part, "tensor": tensor, "density": 1 - k / 500}
+        for k in range(0, 101, 25)
+        for part, tensor in (("propagation", None), ("propagation", "w"), ("attention", None))
+    ]
+    logged = replace(old, steps=budgets, density=rows)
+    below = claim("density below", part="propagation", limit=0.05)
+    assert judge(below, {"a": [old]}).word == "undecided"
+    assert judge(below, {"a": [logged]}).word == "fails"
+    assert "-0.050 in the last quarter" in judge(below, {"a": [logged]}).details[0]
+
+
+def test_a_density_above_several_others():
+    parts = density(attention=(50, 100, True), propagation=(20, 100, True), combination=(70, 100, True))
+    rule = claim("density above", part="attention", than=["propagation", "combination"])
+    found = judge(rule, {"a": [run(0, density=parts)]})
+    assert found.word == "depends"
+    assert [line.split(" over ")[1].split()[0] for line in found.details] == ["propagation", "combination"]
 
 
 def test_density_above_pairs_runs_of_one_seed():

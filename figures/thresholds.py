@@ -1,0 +1,120 @@
+"""Densities at every threshold, and what the model that such a threshold leaves can still do.
+
+Claim under test (Atten-Mixer, WSDM'23, Section 3.3): propagation's density approaches zero, attention's stays higher.
+The paper counts a weight as kept where it is larger than some threshold, and names none; the instrument's own rule is
+log alpha < 3.
+
+Command: ``make figures`` (or ``python figures/thresholds.py``), from the records of::
+
+    dissect suite analyses/suites/densities.toml --variant full --keep
+
+Expected under the claim: attention's curve above propagation's wherever the pruned model (lower panels) still
+recommends as well as the whole one. Dashes are columns of pure noise, which have nothing to say: what keeps no more
+than they do has not shown that it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from style import HERE, MUTED, RC, not_run, of_part, run, suite_runs
+
+from dissect.report.axis import describe, finish
+from dissect.report.plot import save_figure
+from dissect.report.runs import Run
+
+ROWS = ("all wrapped, local noise", "all wrapped, weight noise")
+#: Rule -> name of its axis and where it is drawn: between weights that nearly all, and nearly none, are kept at.
+RULES: dict[str, tuple[str, float, float]] = {
+    "log-alpha": ("kept where log alpha is below", -6.0, 8.0),
+    "magnitude": ("kept where |mean weight| is above", 3e-3, 1.0),
+}
+#: Points of HR@20 that a model may lose and count as whole.
+FREE = 1.0
+
+
+def main() -> list[Path]:
+    """Draw densities by part above, and HR@20 of the pruned model below, against each rule's threshold."""
+    _, found = suite_runs("densities", "full")
+    rows = {label: found[label] for label in ROWS if found[label]}
+    if not rows:
+        command = "dissect suite analyses/suites/densities.toml --variant full --keep"
+        return not_run("thresholds", list(ROWS), command)
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(12, 6.6))
+        panels = figure.subplots(2, 2 * len(rows), sharey="row", height_ratios=(1.5, 1), squeeze=False)
+        for i, (label, runs) in enumerate(rows.items()):
+            for j, (rule, (name, low, high)) in enumerate(RULES.items()):
+                top, bottom = panels[:, 2 * i + j]
+                _densities(top, runs, rule)
+                free = _accuracy(bottom, runs, rule)
+                for axes in (top, bottom):
+                    axes.axvspan(*free, color="#009E73", alpha=0.10, linewidth=0, zorder=0)
+                    if rule == "magnitude":
+                        axes.set_xscale("log")
+                    axes.set_xlim(low, high)
+                top.set_title(label)
+                top.tick_params(labelbottom=False)
+                bottom.set_xlabel(name)
+        panels[0, 0].set_ylabel("density: kept / total")
+        panels[1, 0].set_ylabel("HR@20 (%), pruned there")
+        everyone = [r for runs in rows.values() for r in runs]
+        examples = json.loads((everyone[0].path / "pruning.json").read_text())["examples"]
+        finish(
+            figure,
+            panels[0, 0],
+            "Densities of SR-GNN's parts at every threshold, and what is left of the model there",
+            f"{describe(everyone)} Dashes: columns of noise. Green: where the pruned model loses less than {FREE:g} "
+            f"point of HR@20 in every seed. The lower panels are measured on {examples:,} of the test examples.",
+            width=190,
+        )
+    return save_figure(figure, HERE, "thresholds")
+
+
+def _densities(axes: Axes, runs: Sequence[Run], rule: str) -> None:
+    """Kept / total of each part and of its noise columns: seeds thin, their mean thick."""
+    curves = [json.loads((r.path / "thresholds.json").read_text())[rule] for r in runs]
+    for part in dict.fromkeys(row["part"] for curve in curves for row in curve if row["total"]):
+        mine = [row for curve in curves for row in curve if row["part"] == part]
+        color, _, marker = of_part(part)
+        x = np.array(mine[0]["thresholds"])
+        for kept, total, dash, name in (
+            ("kept", "total", "-", part),
+            ("shadow_kept", "shadow_total", (0, (3, 2)), None),
+        ):
+            if not all(row.get(total) for row in mine):
+                continue
+            y = np.array([np.array(row[kept]) / row[total] for row in mine])
+            axes.plot(x, y.T, color=color, alpha=0.25, linewidth=0.6, linestyle=dash)
+            axes.plot(
+                x, y.mean(0), color=color, linestyle=dash, linewidth=1.8 if name else 1.0, label=name,
+                marker=marker if name else None, markersize=4, markevery=2,
+            )  # fmt: skip
+    axes.set_ylim(0, 1)
+
+
+def _accuracy(axes: Axes, runs: Sequence[Run], rule: str) -> tuple[float, float]:
+    """HR@20 against the threshold; between which thresholds it is less than `FREE` below that of all weights."""
+    ends: list[tuple[float, float]] = []
+    for r in runs:
+        points: list[dict[str, Any]] = json.loads((r.path / "pruning.json").read_text())["points"]
+        mine = sorted((p for p in points if p["rule"] == rule), key=lambda p: p["kept"])
+        x, y = np.array([p["threshold"] for p in mine]), np.array([p["hr@20"] for p in mine])
+        axes.plot(x, y, color=MUTED, marker=".", markersize=4, linewidth=1)
+        whole = y[-1]  # every weight is kept there
+        fine = x[y > whole - FREE]
+        ends.append((float(fine.min()), float(fine.max())))
+    axes.set_ylim(0, None)
+    lows, highs = zip(*ends, strict=True)
+    return max(lows), min(highs)  # in every seed
+
+
+if __name__ == "__main__":
+    run(main)
