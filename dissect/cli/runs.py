@@ -13,7 +13,7 @@ from dissect.cli.options import model_options, names_given
 from dissect.errors import DissectError
 
 #: Options of the instrument, which a dense run has not.
-_INSTRUMENT = ("prior", "noise", "rule", "threshold", "kl_scale", "warmup", "lr_sigma", "shadows")
+_INSTRUMENT = ("prior", "noise", "rule", "threshold", "kl_scale", "warmup", "lr_sigma", "log_sigma2", "shadows")
 
 
 @main.command()
@@ -45,10 +45,14 @@ _INSTRUMENT = ("prior", "noise", "rule", "threshold", "kl_scale", "warmup", "lr_
     help="Columns of noise beside each wrapped matrix's inputs: the null for its density.",
 )
 @click.option("--lr-sigma", type=float, default=1e-2, show_default=True, help="Learning rate of log sigma^2, constant.")
+@click.option(
+    "--log-sigma2", type=float, default=-8.0, show_default=True, help="log sigma^2 of every weight to begin with."
+)
 @click.option("--epochs", type=int, default=10, show_default=True)
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps in all; outranks --epochs.")
 @click.option("--lr", type=float, help="[default: the recipe's]")
 @click.option("--lr-step", type=int, help="Epochs between decays of the rate [default: the recipe's].")
+@click.option("--lr-gamma", type=float, help="Factor of a decay; 1 keeps the rate [default: the recipe's].")
 @click.option("--weight-decay", type=float, help="L2 of unwrapped weights [default: the recipe's].")
 @click.option(
     "--patience", type=int, default=3, show_default=True, help="Epochs without gain before a dense run stops."

@@ -4,7 +4,9 @@ A density says how many weights of a part the instrument keeps. Whether the part
 these answer it. On the trained weights:
 
 zero
-    The part's weights and biases are set to zero; its maps give zero.
+    The part's weights and biases are set to zero; its maps give zero. What else that stops is the model's: without its
+    transformation SR-GNN's query is zero, and nothing is recommended; without its combination, a GRU, no message
+    arrives either.
 identity
     Its square matrices are set to the identity; where that is all of them its biases are set to zero too, and what
     comes in passes untransformed.
@@ -102,7 +104,7 @@ def intervene_run(
     Parameters
     ----------
     run : path
-        A run folder with its weights. RUN/interventions.json is written.
+        A run folder with its weights. RUN/interventions.json is written; rows of trainings that are in it stay.
     retrain : str
         Which trainings to add: some of `RETRAINED` joined by commas, or ``all``; they are run folders of their own,
         and done once.
@@ -176,12 +178,24 @@ def intervene_run(
         add("shuffled edges", "intact", rank(ShuffledEdges(splits.test, spec.seed)))
     if wanted:
         _retrain(run, spec, model, wanted, add, out or folder.path.parent, data_dir, quiet)
-    summary = {"run": result["run_id"], "examples": len(sessions), "sessions": len(np.unique(sessions)), "rows": rows}
+    summary = {
+        "run": result["run_id"], "examples": len(sessions), "sessions": len(np.unique(sessions)),
+        "resamples": resamples, "rows": [*rows, *_trained_before(folder, rows)],
+    }  # fmt: skip
     record.write_atomically(folder / record.INTERVENTIONS, json.dumps(summary, indent=1) + "\n")
     _print(summary, folder.path)
     if as_json:
         print(json.dumps(summary))
     return summary
+
+
+def _trained_before(folder: RunFolder, rows: list[Row]) -> list[Row]:
+    """Rows of trainings that an earlier call made and this one didn't ask for: hours of work that stay."""
+    if not (folder / record.INTERVENTIONS).exists():
+        return []
+    before = folder.read_json(record.INTERVENTIONS)["rows"]
+    now = {row["name"] for row in rows}
+    return [row for row in before if row["name"].startswith("retrained:") and row["name"] not in now]
 
 
 def _wanted(retrain: str, spec: Spec) -> list[str]:
@@ -258,7 +272,8 @@ def _print(summary: dict[str, Any], folder: Path) -> None:
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 150)
     table = Table(
         title=f"{summary['run']}: {summary['examples']:,} test examples of {summary['sessions']:,} sessions",
-        caption="differences to the first row of a block, with 95% intervals over test sessions",
+        caption="differences to the first row of a block, with 95% intervals over test sessions; no row of an identity "
+        "for a part without a square matrix, and none of swapped masks for two without matrices of one shape",
         title_justify="left", caption_justify="left", box=SIMPLE_HEAD,
     )  # fmt: skip
     for name in ("", "kept / total", "HR@20", "difference", "MRR@20", "difference"):

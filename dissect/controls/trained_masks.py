@@ -101,14 +101,20 @@ def prune_by_training(
     if masks is not None:
         write_masks(found, masks)
     kept, total = sum(int(m.sum()) for m in found.values()), sum(m.numel() for m in found.values())
+    parts = {part: [keep[part], 0] for part in keep}
+    for part, name, _, _ in instrument.tensors():
+        parts[part][1] += found[name].numel()
     summary = {
-        "run": str(run), "method": method, "kept": kept, "total": total, "test": test, "weights": str(target),
-        "own": {"kept": result["pruned"]["kept"], "test": result["pruned"]["test"]}, **note,
+        "run": str(run), "method": method, "kept": kept, "total": total, "parts": parts, "test": test,
+        "weights": str(target), "own": {"kept": result["pruned"]["kept"], "test": result["pruned"]["test"]}, **note,
     }  # fmt: skip
     print(f"{kept:,} / {total:,} kept by {method}, as many of each part as {spec.rule} at {spec.threshold:g}")
     print(f"test HR@20 {test['hr@20']:.2f}, MRR@20 {test['mrr@20']:.2f}")
+    print(", ".join(f"{part} {k:,} / {n:,}" for part, (k, n) in parts.items()))
     for name, value in note.items():
         print(f"{name.replace('_', ' ')}: {value}")
+    if note.get("gates_open") == total:
+        print("no gate has closed: which are kept is a ranking of open ones; train longer or raise --l0-lambda")
     print(f"weights: {target}")
     if as_json:
         print(json.dumps(summary))

@@ -221,7 +221,7 @@ def _print(result: dict[str, Any], folder: Path) -> None:
             f"{row['loss']:.1f} ({row['low']:.1f}, {row['high']:.1f})",
             "; ".join(" or ".join(words) for words in row["expected"].values() if words),
             f"{row['verdict']}; {row['keeps']}{'' if d['settled'] else ' (not settled)'}",
-            "" if row["right"] else "WRONG",
+            "" if row["right"] else "not learnt" if row["verdict"] == "not learnt" else "WRONG",
         )
     console.print(table)
     wrong = sum(not row["right"] for row in result["rows"])

@@ -43,5 +43,12 @@ def load_weights(model: torch.nn.Module, path: Path, but: Collection[str] = ()) 
     own, counted = model.state_dict(), getattr(model, "counted", ())
     wrong = [k for k in own if k not in weights or (k not in counted and weights[k].shape != own[k].shape)]
     if wrong:
-        raise DissectError(f"{path} does not fit this model: {', '.join(wrong[:3])} missing or of another shape")
+        said = [
+            f"{k} {'x'.join(map(str, weights[k].shape))}, here {'x'.join(map(str, own[k].shape))}"
+            if k in weights
+            else f"{k} missing"
+            for k in wrong
+        ]
+        more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+        raise DissectError(f"{path} does not fit this model: {'; '.join(said[:3])}{more}")
     model.load_state_dict({k: own[k] if k in but else weights[k] for k in own})

@@ -128,7 +128,7 @@ def dry_run(
                     notes.append(f"{full.rpartition('.')[2]} tied to {known}")
             seen = calls.get(name)
             if seen is not None and not seen:
-                notes.append("never called: dead weights, left out of the density")
+                notes.append("never called: dead weights, which no density should count")
             if name not in modules:
                 notes.append("a raw parameter: 'weight' noise only")
             kind = type(modules[name]).__name__ if name in modules else "Parameter"

@@ -80,6 +80,11 @@ def test_trainings_are_run_folders_and_done_once(
     assert sum(what is None for what in held.values()) == 1
     monkeypatch.setattr("dissect.training.train.Loop.run", lambda self: pytest.fail("trained again"))
     assert intervene_run(sparse, "all", out=tmp_path, quiet=True) == found
+    # A later call that asks for none, or some, keeps the rows of all.
+    assert {row["name"] for row in intervene_run(sparse, out=tmp_path, quiet=True)["rows"]} == set(rows)
+    again = intervene_run(sparse, "delete", out=tmp_path, quiet=True)["rows"]
+    assert sorted(row["name"] for row in again) == sorted(rows)
+    assert {row["name"]: row for row in again} == rows
     capsys.readouterr()
 
 
@@ -245,6 +250,8 @@ def test_trained_comparators_keep_as_many(
     held = read_masks(masks)
     kept = {part: sum(int(held[n].sum()) for n in matrices(load_model(sparse), part)) for part in result["density"]}
     assert kept == {part: row["kept"] for part, row in result["density"].items()}
+    assert found["parts"] == {part: [row["kept"], row["total"]] for part, row in result["density"].items()}
+    assert f"propagation {kept['propagation']:,} / " in capsys.readouterr().out
     if method == "imp":  # the early run, two rounds, and the ticket
         folders = [path.parent for path in sparse.parent.glob("*/result.json")]
         results = [json.loads((folder / record.RESULT).read_text()) for folder in folders]
@@ -252,6 +259,14 @@ def test_trained_comparators_keep_as_many(
         assert found["trainings"] == 4
         assert found["test"] in [r["test"] for r in results]
     capsys.readouterr()
+
+
+def test_first_weights_of_another_width_are_refused_with_both_shapes(toy_data: Path, tmp_path: Path):
+    options: Any = {"dataset": "toy", "data_dir": str(toy_data), "sparsify": "none", "steps": 2}
+    small, large = (Run(Spec.create("srgnn", dim=dim, **options), out=tmp_path, quiet=True) for dim in (4, 8))
+    small.execute()
+    with pytest.raises(DissectError, match=r"does not fit this model: \S+ 4x?.*, here 8.* and \d+ more"):
+        large.execute(small.folder / record.WEIGHTS)
 
 
 def test_shrinking_is_measured_and_said(sparse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
