@@ -202,7 +202,8 @@ def _entries(shared: Mapping[str, Any], given: Mapping[str, Any], first: int) ->
 def find_records(suite: Suite, places: Iterable[Path | str], *, any_precision: bool = False) -> dict[int, Path]:
     """Finished runs of a suite's entries, by the entry's number, whatever their folders are called.
 
-    A run is an entry's if every scientific field of its spec is; the first place that has it counts.
+    A run is an entry's if every scientific field of its spec is; the first place that has it counts. Records of results
+    alone are not enough for a suite that wants all.
 
     Parameters
     ----------
@@ -220,6 +221,8 @@ def find_records(suite: Suite, places: Iterable[Path | str], *, any_precision: b
                 spec = Spec.from_json((folder / record.SPEC).read_text(), str(folder / record.SPEC))
             except (OSError, DissectError):
                 continue  # another version's, or none
+            if suite.record == "all" and not (folder / record.RANKS).exists():
+                continue  # another suite's, which keeps results alone
             there.setdefault(spec.science, folder.path)
     found = {i: there[entry.spec.science] for i, entry in enumerate(suite.entries) if entry.spec.science in there}
     if not any_precision:

@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -166,7 +167,10 @@ def _one(
 
 
 def _keep(suite: Suite, run: Path, records: Path) -> Path:
-    return copy_record(run, records / run.name, results_only=suite.record == "results")
+    target = records / run.name
+    if suite.record == "all" and target.is_dir() and not (target / record.RANKS).exists():
+        shutil.rmtree(target)  # results alone, kept by another suite
+    return copy_record(run, target, results_only=suite.record == "results")
 
 
 def _say(line: str) -> None:

@@ -233,6 +233,22 @@ def test_records_of_results_alone(file: Path, toy_data: Path, tmp_path: Path) ->
     assert any("not run: mean" in note for note in table.notes)
 
 
+def test_results_alone_are_made_whole_by_a_suite_that_wants_all(file: Path, toy_data: Path, tmp_path: Path) -> None:
+    whole = file.read_text()
+    file.write_text(whole.replace('baseline = "mean"', 'record = "results"'))
+    places = {"records": tmp_path / "records", "keep": True}
+    _run(file, toy_data, tmp_path / "out", **places)
+    file.write_text(whole)
+    suite = load_suite(file)
+    assert not find_records(suite, [tmp_path / "records"])
+    assert len(find_records(suite, [tmp_path / "records", tmp_path / "out"])) == 8
+    _, found, failed = _run(file, toy_data, tmp_path / "out", **places)
+    assert not failed
+    assert all((path / "ranks.npz").exists() for path in found.values())
+    assert len(find_records(suite, [tmp_path / "records"])) == 8
+    assert "kept" in render(suite_tables(suite, find_records(suite, [tmp_path / "records"]))[1], "text")
+
+
 def test_results_alone_have_no_baseline(file: Path) -> None:
     file.write_text(TOML.replace('baseline = "mean"', 'baseline = "mean"\nrecord = "results"'))
     with pytest.raises(DissectError, match="differences to a baseline need more"):
