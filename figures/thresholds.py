@@ -73,6 +73,7 @@ def main() -> list[Path]:
             "Densities of SR-GNN's parts at every threshold, and what is left of the model there",
             f"{describe(everyone)} Dashes: columns of noise. Green: where the pruned model loses less than {FREE:g} "
             f"point of HR@20 in every seed. The lower panels are measured on {examples:,} of the test examples.",
+            top=0.945,
             width=190,
         )
     return save_figure(figure, HERE, "thresholds")

@@ -205,6 +205,10 @@ def describe(runs: Sequence[Run], *, seeds: bool = True) -> str:
     of_seeds = f"; {said_seeds(sorted({result['seed'] for result in results}))}" if seeds else ""
     rounded = sorted({run.spec["model"] for run in runs if run.spec.get("precision") == "bf16"})
     setting = [f"{name} {_listed(run.spec.get(key) for run in runs)}" for key, name in _SETTING]
+    steps = sorted({run.spec.get("steps", 0) for run in runs})
+    epochs = _listed(run.spec.get("epochs") for run in runs if not run.spec.get("steps"))
+    setting += [f"epochs at most {epochs}"] * bool(epochs)
+    setting += [f"{' or '.join(f'{n:,}' for n in steps if n)} steps"] * any(steps)
     return (
         f"{data['name']}{subset}, {trained} training examples, protocol {protocol['name']}"
         f"{', refit' if protocol['refit'] else ''}, ties {protocol['ties']}; "
@@ -213,7 +217,7 @@ def describe(runs: Sequence[Run], *, seeds: bool = True) -> str:
     )
 
 
-_SETTING = (("dim", "d"), ("batch_size", "batch"), ("lr", "lr"), ("epochs", "epochs at most"))
+_SETTING = (("dim", "d"), ("batch_size", "batch"), ("lr", "lr"))
 
 
 def _listed(values: Iterable[Any]) -> str:

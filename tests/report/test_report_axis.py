@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,9 @@ def test_a_caption_names_the_denominators() -> None:
     ):  # fmt: skip
         assert part in text
     assert describe([]) == "not run"
+    stepped = replace(run_of(1, 1000), spec={"dim": 64, "batch_size": 512, "lr": 0.002, "epochs": 10, "steps": 8000})
+    assert "lr 0.002, 8,000 steps" in describe([stepped])  # its epochs count for nothing
+    assert "epochs at most 4, 8,000 steps" in describe([stepped, run_of(0, 1000)])
 
 
 def test_given_bars_outrank_students() -> None:
