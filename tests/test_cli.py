@@ -82,6 +82,8 @@ TOY = ("--dataset", "toy", "--dim", 4, "--epochs", 1, "--device", "cpu", "--quie
         (["run", "srgnn", "--lr-sigma", "nan"], ["--lr-sigma is nan", "finite"]),
         (["run", "srgnn", "--log-sigma2", "inf"], ["--log-sigma2 is inf", "finite"]),
         (["run", "srgnn", "--lr-gamma", "nan"], ["--lr-gamma is nan"]),
+        (["run", "sgnnhn", "--option", "encoder.steps=0"], ["steps is 0; it must be >= 1"]),
+        (["sweep", "spop"], ["spop counts", "no training step"]),
         (["run", "srgnn", "--sparsify", "none", "--log-sigma2", "-5"], ["wraps nothing; leave out --log-sigma2"]),
         (["run", "srgnn", "--sigma", "inf"], ["--sigma is inf", "finite"]),
         (["bench", "srgnn", "--sigma", "inf"], ["--sigma is inf", "finite"]),
@@ -395,6 +397,7 @@ def test_a_control_that_counts_runs_and_is_compared(run, toy_data: Path) -> None
 
 def test_lists(run, toy_data: Path) -> None:
     assert "V-SKNN" in run("models").out
+    assert "[s || h_n]" in run("models").out  # no markup
     models = run("models").out
     assert "srgnn" in models
     assert "edge_in" in models

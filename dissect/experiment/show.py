@@ -26,6 +26,7 @@ def _listed(modules: Sequence[str]) -> str:
 
 def show_models() -> None:
     """Print the recipes, then the halves that any recipe can be given."""
+    from rich.markup import escape
     from rich.table import Table
 
     console = _console()
@@ -34,7 +35,7 @@ def show_models() -> None:
         table.add_column(name)
     for name, r in RECIPES.items():
         setting = f"d {r.dim}, batch {r.batch_size}, lr {r.lr:g}, l2 {r.weight_decay:g}"
-        table.add_row(name, r.encoder, r.readout, r.scorer, setting, r.about)
+        table.add_row(name, r.encoder, r.readout, r.scorer, setting, escape(r.about))
     console.print(table)
     controls = Table(title="controls (they count, nothing is trained: nothing to wrap)", title_justify="left")
     for name in ("model", "options", "what"):

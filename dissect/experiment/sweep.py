@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.callbacks import Metrics
+from dissect.experiment.concerns import check_trained
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
 from dissect.experiment.sweep_result import IMPORTANCE, LEAST, Sweep, shown
@@ -96,6 +97,7 @@ def sweep_command(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise DissectError("a sweep is shared by starting the same command several times, not by torchrun")
     choose("metric", metric, METRICS)
+    check_trained(model)
     plain = Spec.create(model, **options)
     own = {name for name in (*FIELDS, *plain.options) if options.get(name) is not None}
     own |= set(options.get("options", {}))

@@ -29,6 +29,8 @@ class GatedGraphEncoder(Encoder):
 
     def __init__(self, dim: int, steps: int = 1) -> None:
         super().__init__()
+        if steps < 1:  # without a step nothing would propagate, unsaid; the encoder identity says so
+            raise ValueError(f"steps is {steps}; it must be >= 1")
         self.steps = steps
         self.edge_in = nn.Linear(dim, dim)
         self.edge_out = nn.Linear(dim, dim)
