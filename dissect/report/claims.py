@@ -24,7 +24,6 @@ from dissect.report.runs import Run
 from dissect.report.statistics import bootstrap_of_sums, cluster_sums
 from dissect.report.strata import FEWEST_SESSIONS, by_length, compare_by
 from dissect.report.variance import grid_of, split_variance
-from dissect.sparsity.density import moved
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -307,14 +306,15 @@ def _densities(found: Found, part: str) -> dict[str, list[tuple[Run, dict[str, A
 
 
 def _moved(run: Run, part: str) -> float | None:
-    """What a result of before it was part of results does not say."""
+    """What a result of before it was part of results does not say: as `dissect.sparsity.moved`, from the logs."""
     spent = [(row["step"], row["lr_budget"]) for row in run.steps if "lr_budget" in row]
     rows = [row for row in run.density if row["part"] == part and row["tensor"] is None]
     if not spent or not rows:
         return None
     steps, budgets = zip(*spent, strict=True)
-    history = [(float(np.interp(row["step"], steps, budgets)), row["density"]) for row in rows]
-    return moved(history, budgets[-1])
+    spent_by = np.interp([row["step"] for row in rows], steps, budgets)
+    before = [row["density"] for row, budget in zip(rows, spent_by, strict=True) if budget <= 0.75 * budgets[-1]]
+    return rows[-1]["density"] - before[-1] if before and budgets[-1] > 0 else None
 
 
 def _density_below(found: Found, options: Mapping[str, Any]) -> Judged:
