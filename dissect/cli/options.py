@@ -46,8 +46,8 @@ def model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], C
     return _options(
     click.option("--dataset", default="demo", show_default=True, help="Name of a data set; see 'dissect data list'."),
     click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie (else DISSECT_DATA, cache)."),
-    click.option("--encoder", help="Swap the recipe's encoder; see 'dissect models'."),
-    click.option("--readout", help="Swap the recipe's readout."),
+    click.option("--encoder", help="Swap the recipe's encoder, not its way of training; see 'dissect models'."),
+    click.option("--readout", help="Swap the recipe's readout, not its way of training."),
     click.option("--scorer", help="Swap the recipe's scorer: dot, cosine, centred or unit-items."),
     click.option("--dim", type=int, help="Width d [default: the recipe's]."),
     click.option("--sigma", type=float, help="Scale of a scorer of unit items [default: the recipe's]."),

@@ -37,8 +37,13 @@ def check_parts(spec: Spec) -> None:
         )
 
 
-def check_rows(spec: Spec, splits: Splits, data: Dataset) -> None:
-    """Raise a DissectError, before anything is written, where a layer's rows can't be told to belong to sessions."""
+def check_data(spec: Spec, splits: Splits, data: Dataset) -> None:
+    """Raise a DissectError, before anything is written, unless the model takes these sessions, wrapped as asked."""
+    if spec.options.get("intents") == "subsets" and data.longest > spec.options["levels"]:
+        raise DissectError(
+            f"{spec.model} takes a query from every subset of a session's items, 2^n of them, so sessions of at "
+            f"most {spec.options['levels']}; the longest of {spec.dataset!r} has {data.longest}"
+        )
     if not spec.sparse or not (spec.shadows or spec.noise == "row"):
         return
     with torch.random.fork_rng(devices=[]):
@@ -47,8 +52,15 @@ def check_rows(spec: Spec, splits: Splits, data: Dataset) -> None:
         lengths = splits.train.host_lengths
         few = torch.stack([lengths.argmax(), lengths.argmin(), torch.tensor(len(lengths) // 2)])
         batch = splits.train.batch(few)
-        with instrument.drawing(batch):
-            model(batch)
+        try:
+            with instrument.drawing(batch):
+                model(batch)
+        except DissectError as error:
+            asked = "--noise row" if spec.noise == "row" else f"--shadows {spec.shadows}"
+            raise DissectError(
+                f"{asked}: {error}; use --noise local or weight without --shadows, or leave that layer's part out of "
+                "--sparsify"
+            ) from None
 
 
 def instrument_of(model: SessionModel, spec: Spec, plan: Plan, splits: Splits) -> Instrument:

@@ -16,7 +16,7 @@ from dissect.experiment.callbacks import Metrics, Recorder, Report, Selection
 from dissect.experiment.checkpoint import Checkpoint
 from dissect.experiment.counted import count
 from dissect.experiment.held import Masks, deleted, digest, holding, read_masks, write_masks
-from dissect.experiment.instrument import check_parts, check_rows, instrument_of
+from dissect.experiment.instrument import check_data, check_parts, instrument_of
 from dissect.experiment.leakage import guard
 from dissect.experiment.machine import deterministic, environment, pick_device
 from dissect.experiment.outcome import Outcome
@@ -73,15 +73,10 @@ class Run:
             )
         with self.world.main_first():  # it may have to download or parse; the others find its copy
             self.data = load(spec.dataset, data_dir=spec.data_dir or None, progress=not quiet and self.world.main)
-        if spec.options.get("intents") == "subsets" and self.data.longest > spec.options["levels"]:
-            raise DissectError(
-                f"{spec.model} takes a query from every subset of a session's items, 2^n of them, so sessions of at "
-                f"most {spec.options['levels']}; the longest of {spec.dataset!r} has {self.data.longest}"
-            )
         if spec.options.get("intents") == "subsets" and self.device.type == "cuda":
             raise DissectError(f"{spec.model} has no fixed shapes to capture; run it with --device cpu")
         splits = make_splits(self.data, spec, torch.device("cpu"))  # refuses what can't be split, before any write
-        check_rows(spec, splits, self.data)
+        check_data(spec, splits, self.data)
         self.id = spec.run_id(self.data.sha256)
         self.folder = RunFolder(folder or Path(out) / self.id, writes=self.world.main)
         self.quiet = quiet or not self.world.main

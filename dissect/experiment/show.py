@@ -165,7 +165,7 @@ def show_plan(model: str, options: dict[str, Any]) -> None:
     import torch
 
     from dissect.data import load
-    from dissect.experiment.instrument import check_parts
+    from dissect.experiment.instrument import check_data, check_parts
     from dissect.experiment.spec import Spec
     from dissect.experiment.splits import make_splits
     from dissect.sparsity import dry_run
@@ -174,6 +174,7 @@ def show_plan(model: str, options: dict[str, Any]) -> None:
     check_parts(spec)
     data = load(spec.dataset, data_dir=spec.data_dir or None)
     splits = make_splits(data, spec, torch.device("cpu"))
+    check_data(spec, splits, data)
     net = build(spec.recipe, data.items, spec.dim, spec.sigma, data.longest)
     longest = splits.train.batch(splits.train.host_lengths.argmax().reshape(1))
     print(f"one forward pass of a session of {int(longest.lengths[0])} clicks:")

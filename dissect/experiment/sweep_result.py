@@ -50,7 +50,7 @@ def command_of(spec: Spec, searched: Collection[str] = ()) -> str:
         if name in searched or value != getattr(standard, name):
             words += [f"--{name.replace('_', '-')}", str(value)]
     for name, value in spec.options.items():
-        if name in searched or value != plain.options[name]:
+        if name in searched or value != plain.options.get(name):
             words += [f"--{name}", str(value)] if name in _FLAGS else ["--option", f"{name}={value}"]
     return shlex.join(words)
 

@@ -1,7 +1,8 @@
 """What a sweep searches: a range for each field of a run, read off the run's recipe.
 
 Ranges are those of Atten-Mixer, Section 5.1 (L in 1..10, H in {1, 2, 4, 8, 16, 32}, learning rate 5e-4..2e-2), and
-dropout in {0, 0.1}; the learning rate and the weight decay are drawn on a log scale. A recipe has a range for each
+dropout in {0, 0.1}; steps of a graph encoder in 1..8, about the six that SGNN-HN takes; the learning rate and the
+weight decay are drawn on a log scale. A recipe has a range for each
 option of its own that is in `OPTIONS`, so that a new one needs no line here.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 from dissect.errors import DissectError
 from dissect.experiment.instrument import check_parts
 from dissect.experiment.spec import Spec
-from dissect.models.recipes import RECIPES, choose
+from dissect.models.recipes import RECIPES, choose, encoder_options_of, options_of
 
 #: Digits of a number drawn from an interval: what is trained can be typed.
 DIGITS = 3
@@ -102,6 +103,7 @@ OPTIONS: Space = {
     "heads": Choice((1, 2, 4, 8, 16, 32)),
     "dropout": Choice((0.0, 0.1)),
     "encoder.dropout": Choice((0.0, 0.1)),
+    "encoder.steps": Interval(1, 8),
 }
 #: (Readout, option) -> the option without which it does nothing.
 _NEEDS = {("mean-last", "heads"): "positions"}
@@ -109,7 +111,12 @@ _NEEDS = {("mean-last", "heads"): "positions"}
 
 def known(base: Spec) -> list[str]:
     """Names that may be searched or fixed: fields of a spec, and the options of this one's recipe."""
-    return [*FIELDS, *base.options]
+    return [*FIELDS, *_options(base)]
+
+
+def _options(base: Spec) -> dict[str, Any]:
+    """Options of a recipe's halves, those too that a spec leaves out for being at their default."""
+    return {**options_of(base.readout), **encoder_options_of(base.encoder), **base.options}
 
 
 def _idle(base: Spec, name: str) -> str | None:
@@ -153,14 +160,15 @@ def space_of(base: Spec, fixed: Iterable[str] = (), given: Sequence[str] = ()) -
         mine[name] = found
     recipe = RECIPES[base.model]
     own = recipe.options if recipe.readout == base.readout else {}
-    ranges = {**COMMON, **{name: range_ for name, range_ in OPTIONS.items() if name in base.options}}
+    options = _options(base)
+    ranges = {**COMMON, **{name: range_ for name, range_ in OPTIONS.items() if name in options}}
     skipped = fixed | set(own) | {name for name in ranges if _idle(base, name) is not None}
     widths = _values(mine.get("dim")) or [base.dim]
     space: dict[str, Range] = {}
     for name, range_ in ranges.items():
         if name in skipped or name in mine:
             continue
-        value = base.options[name] if name in base.options else getattr(base, name)
+        value = options[name] if name in options else getattr(base, name)
         if isinstance(range_, Interval) and not range_.low <= value <= range_.high:
             # No interval has both a decay of 0 and others on a log scale: a few values stand for it.
             range_ = Choice((range_.low, _middle(range_), range_.high))
@@ -217,7 +225,8 @@ def _parse(text: str, base: Spec) -> tuple[str, Range]:
     if not name or not rest.strip():
         raise DissectError(f"--space {text!r} is not FIELD=LOW:HIGH[:log] or FIELD=A,B,...")
     choose("field", name, known(base))
-    kind = type(base.options[name]) if name in base.options else _KINDS[name]
+    options = _options(base)
+    kind = type(options[name]) if name in options else _KINDS[name]
     if ":" not in rest:
         values = [_value(name, part, kind) for part in rest.split(",")]
         if len(values) < 2:
@@ -251,8 +260,9 @@ def fixed_values(base: Spec, given: Mapping[str, str]) -> dict[str, Any]:
     """
     for name in given:
         choose("field", name, known(base))
+    options = _options(base)
     return {
-        name: _value(name, text, type(base.options[name]) if name in base.options else _KINDS[name])
+        name: _value(name, text, type(options[name]) if name in options else _KINDS[name])
         for name, text in given.items()
     }
 

@@ -78,8 +78,8 @@ _CONFIGURED: dict[str, Callable[..., Any]] = {
 }
 #: Parameters of a half that follow from the model or the data.
 _DERIVED = ("dim", "out", "slots")
-#: Encoders whose parameters are no options: records of SR-GNN are older than options of encoders.
-_FIXED = ("gated-graph",)
+#: Options of encoders that a run writes down only where they are not the default: its records are older than they.
+_UNWRITTEN = {("gated-graph", "encoder.steps")}
 #: What the options of an encoder are called by, so that they can't be taken for a readout's.
 ENCODER_PREFIX = "encoder."
 
@@ -208,8 +208,7 @@ def options_of(readout: str) -> dict[str, Any]:
 
 def encoder_options_of(encoder: str) -> dict[str, Any]:
     """Options that an encoder takes, with their defaults, as they are given: ``encoder.layers``."""
-    found = {} if encoder in _FIXED else _defaults(ENCODERS[encoder])
-    return {ENCODER_PREFIX + name: value for name, value in found.items()}
+    return {ENCODER_PREFIX + name: value for name, value in _defaults(ENCODERS[encoder]).items()}
 
 
 def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
@@ -225,7 +224,13 @@ def _options(encoder: str, readout: str, given: Options) -> dict[str, Any]:
             return f"the encoder {encoder!r}", of_encoder
         return f"the readout {readout!r}", of_readout
 
-    return fill_options({**of_readout, **of_encoder}, given, whose)
+    filled = fill_options({**of_readout, **of_encoder}, given, whose)
+    for name, value in filled.items():
+        if name.endswith("dropout") and not 0 <= value < 1:  # all dropped, nothing would be learnt, unsaid
+            raise DissectError(f"option {name} is {value:g}; it takes a share of at least 0, less than 1")
+    return {
+        name: value for name, value in filled.items() if (encoder, name) not in _UNWRITTEN or value != of_encoder[name]
+    }
 
 
 def fill_options(known: Options, given: Options, whose: Callable[[str], tuple[str, Options]]) -> dict[str, Any]:
@@ -240,9 +245,10 @@ def fill_options(known: Options, given: Options, whose: Callable[[str], tuple[st
     out = dict(known)
     for name, value in given.items():
         if name not in out:
-            owner, known = whose(name)
-            has = f"; it takes: {', '.join(known)}" if known else ", which takes none"
-            raise DissectError(f"unknown option {name!r} of {owner}{has}")
+            owner, its = whose(name)
+            has = f"; it takes: {', '.join(its)}" if its else ", which takes none"
+            meant = f" (did you mean {ENCODER_PREFIX + name}?)" if ENCODER_PREFIX + name in known else ""
+            raise DissectError(f"unknown option {name!r} of {owner}{has}{meant}")
         out[name] = _typed(name, value, type(out[name]))
     return out
 

@@ -190,7 +190,7 @@ def to_dense(module: Variational) -> nn.Module:
     module.remove_shadows()
     for _, log_variance in module.PAIRS:
         delattr(module, log_variance)
-    for name in ("noise", "frozen", "_shared", "_masks", "_batch"):
+    for name in ("noise", "named", "frozen", "_shared", "_masks", "_batch"):
         module.__dict__.pop(name, None)
     dense: Any = module
     dense.__class__ = module.DENSE

@@ -39,6 +39,8 @@ class Variational(nn.Module):
     """For tests: mean's name -> noise to use in place of a draw (of the outputs' shape, or the weights')."""
     columns: tuple[int, ...] = ()
     """Input columns that have a shadow; see `add_shadows`."""
+    named: str = ""
+    """Name of the layer in its model, for messages; `wrap` gives it."""
     _shared: dict[int, Tensor] | None = None
     _masks: dict[str, Tensor] | None = None
     _batch: Packed | None = None
@@ -105,6 +107,11 @@ class Variational(nn.Module):
     def _can_shadow(self) -> bool:
         return False
 
+    @property
+    def described(self) -> str:
+        """What messages call this layer: its kind and, once `wrap` has given it one, its name."""
+        return f"{self.DENSE.__name__} {self.named!r}" if self.named else self.DENSE.__name__
+
     def _own(self, name: str) -> nn.Parameter:
         parameter = self._parameters[name]
         assert parameter is not None
@@ -157,7 +164,7 @@ class Variational(nn.Module):
         with torch.no_grad():
             flat = rows.detach()[..., list(self.columns)].reshape(-1, len(self.columns)).float()
             scale = flat.square().mean(0).sqrt()  # what noise on a weight costs depends on this, not on the spread
-            keys = row_keys(self._batch, tuple(shape), self.DENSE.__name__)
+            keys = row_keys(self._batch, tuple(shape), self.described)
             drawn = keyed_normal(keys, len(self.columns), self._seed) * scale
         return drawn.to(rows.dtype).view(*shape, len(self.columns))
 
@@ -187,14 +194,14 @@ class Variational(nn.Module):
             count, inner = (rows[0], len(rows) - 1) if rows else (1, 0)
             if self._batch is not None and rows and count != len(self._batch):
                 raise DissectError(
-                    f"row noise: {self.DENSE.__name__} was given {count} examples in a batch of {len(self._batch)}; "
+                    f"row noise: {self.described} was given {count} examples in a batch of {len(self._batch)}; "
                     "the first axis must be that of the examples"
                 )
             drawn = self._held(name, count, width)
             return drawn.view(count, *(1,) * inner, width) if rows else drawn[0]
         if self._batch is None:  # every row is an example
             return self._held(name, rows[0], width)
-        session = session_of(self._batch, rows[0], self.DENSE.__name__)
+        session = session_of(self._batch, rows[0], self.described)
         return self._held(name, len(self._batch), width).index_select(0, session)
 
     def _held(self, name: str, count: int, width: int) -> Tensor:

@@ -110,6 +110,7 @@ def wrap(
             old = type(dense).__name__ if name in layers else "Parameter"
             if name in layers:
                 module = to_variational(dense, noise, log_sigma2)
+                module.named = name
                 means = [mean for mean, _ in module.PAIRS]
             else:
                 module, means = to_variational_parameter(dense, own, noise, log_sigma2), [own]

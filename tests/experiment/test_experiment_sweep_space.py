@@ -11,7 +11,7 @@ from dissect.errors import DissectError
 from dissect.experiment.instrument import check_parts
 from dissect.experiment.spec import Spec
 from dissect.experiment.sweep_space import Choice, Interval, fixed_values, space_of, spec_of, trained
-from dissect.models.recipes import RECIPES
+from dissect.models.recipes import RECIPES, encoder_options_of
 
 
 class Drawing:
@@ -40,7 +40,8 @@ def test_whatever_a_recipes_space_draws_is_a_legal_run(model: str) -> None:
         values = trained(space, {name: range_.draw(Drawing(seed), name) for name, range_ in space.items()})
         spec = spec_of(base, values)
         check_parts(spec)
-        assert {**vars(spec), **spec.options}.items() >= values.items()
+        found = {**vars(spec), **encoder_options_of(spec.encoder), **spec.options}
+        assert all(found[name] == value for name, value in values.items())
 
 
 def test_ranges_are_the_papers_and_follow_the_recipe() -> None:
@@ -51,7 +52,8 @@ def test_ranges_are_the_papers_and_follow_the_recipe() -> None:
     assert space_of(Spec.create("attenmixer", dim=12))["heads"] == Choice((1, 2, 4, 6)), "divisors of d; 6 is its own"
     assert "levels" not in space_of(Spec.create("attenmixer-m"))
     assert {"levels", "heads"} <= set(space_of(Spec.create("srgnn", readout="attenmixer", dim=32)))
-    assert set(space_of(Spec.create("srgnn"))) == {"lr", "weight_decay", "item_dropout"}
+    assert set(space_of(Spec.create("srgnn"))) == {"lr", "weight_decay", "item_dropout", "encoder.steps"}
+    assert space_of(Spec.create("srgnn"))["encoder.steps"] == Interval(1, 8)
     assert "heads" not in space_of(Spec.create("meanlast", dim=32)), "without positions it does nothing"
     assert "heads" in space_of(Spec.create("meanlast", dim=32, positions=5))
     assert "lr" not in space_of(Spec.create("srgnn"), ["lr"])
@@ -97,7 +99,7 @@ def test_what_is_fixed_is_not_searched_and_something_must_be() -> None:
     with pytest.raises(DissectError, match="--space lr is given twice"):
         space_of(base, [], ["lr=1e-3:1e-2", "lr=1e-3,1e-2"])
     with pytest.raises(DissectError, match="nothing is left to search"):
-        space_of(Spec.create("srgnn"), ["lr", "weight_decay", "item_dropout"])
+        space_of(Spec.create("srgnn"), ["lr", "weight_decay", "item_dropout", "encoder.steps"])
     found = fixed_values(base, {"levels": "3", "lr": "1e-3", "learn_sharpness": "true", "mixture": "max"})
     assert found == {"levels": 3, "lr": 1e-3, "learn_sharpness": True, "mixture": "max"}
     with pytest.raises(DissectError, match="unknown field 'epochs'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from dissect.batch import Batch, PackedExamples, shuffled_graph
 from dissect.errors import DissectError
 from dissect.models import ENCODERS, READOUTS, build, recipe_of
 from dissect.models.blocks import SelfAttentionBlock
-from dissect.models.encoders import HypergraphEncoder, StarGraphEncoder
+from dissect.models.encoders import GatedGraphEncoder, HypergraphEncoder, StarGraphEncoder
 from dissect.models.encoders.adaptive import entmax, exponent
 from dissect.models.encoders.dilated import CausalConvolution
 from dissect.models.encoders.hypergraph import hypergraph
@@ -196,10 +197,20 @@ def test_options_of_encoders() -> None:
         recipe_of("lessr", options={"encoder.depth": 2})
     with pytest.raises(DissectError, match="encoder 'dilated': blocks is 0"):
         build(recipe_of("nextitnet", options={"encoder.blocks": 0}), items=3, dim=4)
-    with pytest.raises(
-        DissectError, match=r"unknown option 'encoder\.steps' of the encoder 'gated-graph', which takes none"
-    ):
-        recipe_of("srgnn", options={"encoder.steps": 2})
+    with pytest.raises(DissectError, match=r"encoder 'identity', which takes none"):
+        recipe_of("srgnn", encoder="identity", options={"encoder.steps": 2})
+    with pytest.raises(DissectError, match=r"'steps' of the readout .* \(did you mean encoder\.steps\?\)"):
+        recipe_of("srgnn", options={"steps": 2})
+    for name in ("dropout", "encoder.dropout"):
+        with pytest.raises(DissectError, match=rf"option {name} is 1; it takes a share of at least 0, less than 1"):
+            recipe_of("narm", options={name: 1.0})
+
+
+def test_default_steps_of_a_gated_graph_are_not_written_down() -> None:
+    assert recipe_of("srgnn", options={"encoder.steps": 1}) == recipe_of("srgnn")
+    two = recipe_of("srgnn", options={"encoder.steps": "2"})
+    assert two.options == {"encoder.steps": 2}
+    assert cast(GatedGraphEncoder, build(two, items=3, dim=4).encoder).steps == 2
 
 
 @pytest.mark.parametrize("recipe", ["srgnn", "sgnnhn", "lessr"])
