@@ -12,7 +12,7 @@ from dissect.models.scorers import Scorer
 from dissect.models.seams import Encoded, Encoder, Examples, Output, Parts, Readout
 
 #: Names of what `SessionModel` takes as `start`.
-STARTS = ("uniform", "torch", "small")
+STARTS = ("uniform", "torch", "small", "he")
 _NORMS = (nn.LayerNorm, nn.BatchNorm1d)
 
 
@@ -28,10 +28,11 @@ class SessionModel(nn.Module):
     encoder : Encoder
     readout : Readout
     scorer : Scorer
-    start : {"uniform", "torch", "small"}
+    start : {"uniform", "torch", "small", "he"}
         Where weights start: every one at U(-1/sqrt(d), 1/sqrt(d)), as in SR-GNN (arXiv 1811.00855, released code) and
-        the models that grew from it; or as torch's own modules do, items at N(0, 1), or ``small``, at N(0, 0.02^2).
-        Norms start at gain 1, and what a module's own `start` sets is as it says.
+        the models that grew from it; or as torch's own modules do, items at N(0, 1), or ``small``, at N(0, 0.02^2),
+        or ``he``, at N(0, 2 / items), as in NARM's released code. Norms start at gain 1, and what a module's own
+        `start` sets is as it says.
     window : int
         Where positive, only a session's last `window` clicks are seen.
     max_norm : float
@@ -69,8 +70,8 @@ class SessionModel(nn.Module):
             with torch.no_grad():
                 for parameter in self.parameters():
                     parameter.uniform_(-bound, bound)
-        elif start == "small":
-            nn.init.normal_(self.embedding.weight, std=0.02)
+        elif start in ("small", "he"):
+            nn.init.normal_(self.embedding.weight, std=0.02 if start == "small" else math.sqrt(2 / items))
         for module in self.modules():
             if isinstance(module, _NORMS):
                 module.reset_parameters()

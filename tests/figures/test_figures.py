@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -460,3 +460,20 @@ def test_committed_tables_are_those_of_the_committed_records(where: Path) -> Non
     for name in ("table2_models", "table3_enhanced", "table4_ablations", "claims"):
         for path in load(name).main():
             assert path.read_text() == (FIGURES / path.name).read_text(), f"{path.name} is stale: make figures"
+
+
+def test_what_is_far_below_its_printed_figures_is_named(where: Path) -> None:
+    published = load("published")
+    runs = {label: [SimpleNamespace(result={"test": {"hr@20": hr}})] for label, hr in (("a", 50.0), ("b", 51.5))}
+    printed = {"a": {"paper": 52.0, "elsewhere": 51.1}, "b": {"paper": 52.0}, "c": {"paper": 1.0}, "d": {}}
+    assert published.gaps(runs, printed) == {"a": pytest.approx(-1.1)}, "the lowest figure decides"
+
+
+def test_the_rate_is_chosen_by_validation_alone(where: Path) -> None:
+    rates = load("learning_rates")
+    runs = {
+        rate: SimpleNamespace(result={"valid": {"mrr@20": valid}, "test": {"mrr@20": test}})
+        for rate, valid, test in ((1e-3, 10.0, 12.0), (2e-3, 11.0, 9.0), (4e-3, 9.0, 13.0))
+    }
+    assert rates.chosen(runs) == 2e-3
+    assert rates.chosen({}) is None

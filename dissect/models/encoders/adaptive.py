@@ -40,8 +40,9 @@ def exponent(logits: Tensor) -> Tensor:
 class AdaptiveEncoder(Encoder):
     """Self-attention with alpha-entmax over a session's clicks and a target token at its end (Section 4.2).
 
-    A click is ``[item || place]``, the token a learnt item at the place after the last. Queries are relu-mapped, keys
-    and values the states themselves; then a feed-forward map, a residual and layer normalisation.
+    A click is ``x_j = [item || place]``, the token x_s a learnt item at the place after the last. Queries are
+    relu-mapped, keys and values the states themselves: ``A = entmax_alpha(relu(X W_Q + b) X^T / sqrt(2 d))`` with
+    ``alpha = 1 + sigmoid(w . x_s + b)``; then ``C = A X`` and ``h = LN(W_2 relu(W_1 C + b_1) + b_2 + C)``.
 
     Parameters
     ----------

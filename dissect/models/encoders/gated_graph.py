@@ -16,12 +16,21 @@ from mixer.segments import segment_sum
 class GatedGraphEncoder(Encoder):
     """Messages along in- and out-edges, averaged by degree, combined by a gated recurrent unit (Eq. 1-5).
 
+    For a node i with in-neighbours ``I`` and out-neighbours ``O``, each counted once,
+    ``a_i = [mean_{j in I} (W_in h_j + c_in) + b_in || mean_{j in O} (W_out h_j + c_out) + b_out]``, a mean of none
+    being zero; then ``h_i <- GRU(a_i, h_i)``, as in `dissect.models.recurrence.GRUCell`.
+
     Parameters
     ----------
     dim : int
         Width d.
     steps : int, default 1
         Propagation steps with shared weights.
+
+    Notes
+    -----
+    The released code (github.com/CRIPAC-DIG/SR-GNN) steps its scheduler before the first epoch, so that its rate falls
+    an epoch early; here it is stepped after each epoch.
     """
 
     PARTS = {"propagation": ("edge_in", "edge_out"), "combination": ("cell.input", "cell.hidden")}
@@ -64,6 +73,8 @@ class GatedGraphEncoder(Encoder):
 class NormalisedGraphEncoder(GatedGraphEncoder):
     """The same from L2-normalised items, with dropout before: NISER+ (Gupta et al. 2019, arXiv 1909.04276).
 
+    ``h_i = x_i / ||x_i||`` with ``x_i = dropout(E_i)``; then steps as above.
+
     Parameters
     ----------
     dim : int
@@ -71,6 +82,11 @@ class NormalisedGraphEncoder(GatedGraphEncoder):
     steps : int, default 1
     dropout : float, default 0.1
         Of the items' embeddings, in training.
+
+    Notes
+    -----
+    One public version of NISER+ computes the graph's states and then reads the embeddings it began with; here the
+    readout has the states.
     """
 
     def __init__(self, dim: int, steps: int = 1, dropout: float = 0.1) -> None:

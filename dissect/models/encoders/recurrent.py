@@ -11,7 +11,11 @@ from dissect.models.seams import Encoded, Encoder
 
 
 class RecurrentEncoder(Encoder):
-    """A gated recurrent unit over the clicks, after dropout of the items' embeddings (Section 3.2).
+    """A gated recurrent unit over the clicks, after dropout of the items' embeddings (Section 3.2, Eq. 1-5).
+
+    ``h_t = GRU(dropout(x_t), h_{t-1})`` from ``h_0 = 0``, without biases: ``n = tanh(W_n x + r * (U_n h))``,
+    ``r = sigmoid(W_r x + U_r h)``, ``h_t = n + z * (h - n)`` with ``z = sigmoid(W_z x + U_z h)``. (The paper's z is the
+    share of n, this one's that of h: one map is the other's negative. The paper resets h before U_n, torch after it.)
 
     What one click hands to the next goes through the unit's map of its state: that is the propagation here; the map
     of its input, which meets the state in the gates, is the combination.
