@@ -8,7 +8,8 @@ Command: ``make figures`` (or ``python figures/grid.py``), from the records of::
 
 Expected under the claim: columns (readouts) differ, rows (encoders) do not; the readout has by far the longest bar.
 Share: of the variance of a run drawn at random from the grid; its interval, over seeds, as `dissect.report.variance`
-says.
+says. Dots: the least and the largest share when an encoder or a readout is left out. Edge-order states are wider than
+the items, so that readouts without a map of their own are followed by one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from style import HERE, INK, MUTED, RC, not_run, run, suite_runs
 
 from dissect.report.axis import describe
 from dissect.report.plot import save_figure
-from dissect.report.variance import SOURCES, Grid, grid_of, split_variance
+from dissect.report.variance import SOURCES, Grid, grid_of, split_variance, without_one
 
 NAMES = {"rows": "encoder", "columns": "readout", "interaction": "both together", "seed": "seed"}
 METRICS = ("hr@20", "mrr@20")
@@ -79,19 +80,27 @@ def _mean(grid: Grid, encoders: Sequence[str], readouts: Sequence[str]) -> NDArr
 
 
 def _shares(axes: Axes, grid: NDArray[np.float64], metric: str) -> None:
-    found = split_variance(grid)
+    found, ranges = split_variance(grid), without_one(grid)
     colours = ("#0072B2", "#D55E00", "#CC79A7", "#999999")
     for y, (source, colour) in enumerate(zip(SOURCES, colours, strict=True)):
         share, low, high = (100 * part[source] for part in (found.share, found.low, found.high))
         axes.barh(y, share, color=colour, height=0.6)
         axes.plot([low, high], [y, y], color=INK, linewidth=1.4)
+        least, most = (100 * end for end in ranges[source])
+        axes.plot([least, most], [y + 0.37, y + 0.37], color=MUTED, linewidth=1.4, linestyle=":")
         axes.text(max(share, high) + 1.5, y, f"{share:.0f} ({low:.0f}-{high:.0f})", va="center", fontsize=9)
-        print(f"{metric}, {NAMES[source]}: {share:.1f}% of the variance ({low:.1f} to {high:.1f})")
+        print(
+            f"{metric}, {NAMES[source]}: {share:.1f}% of the variance ({low:.1f} to {high:.1f}); "
+            f"without any one half {least:.1f} to {most:.1f}"
+        )
     axes.set_yticks(range(len(SOURCES)), [NAMES[source] for source in SOURCES])
     axes.invert_yaxis()
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
-    axes.set_xlabel(f"share of the variance, %\nline: 95% interval over {found.seeds} seeds", fontsize=8.5)
+    axes.set_xlabel(
+        f"share of the variance, %\nline: 95% interval over {found.seeds} seeds; dots: without any one half",
+        fontsize=8.5,
+    )
 
 
 if __name__ == "__main__":

@@ -146,6 +146,36 @@ def split_variance(values: ArrayLike, level: float = 0.95, resamples: int = 2000
     return Split(named(own), named(ends[0]), named(ends[1]), named(found), grid.shape[2])
 
 
+def without_one(values: ArrayLike) -> dict[str, tuple[float, float]]:
+    """Least and largest share of each source when a row or a column is left out: whether one half makes the picture.
+
+    Parameters
+    ----------
+    values : array, (rows, columns, seeds)
+        As for `split_variance`; at least three rows and columns, so that two are left.
+
+    Returns
+    -------
+    dict
+        Source -> (least, largest).
+
+    Raises
+    ------
+    DissectError
+        If there are fewer.
+    """
+    grid = np.asarray(values, dtype=float)
+    if grid.ndim != 3 or min(grid.shape[:2]) < 3:
+        raise DissectError(
+            f"a grid of {' x '.join(map(str, grid.shape))}: leaving one out takes three rows and columns"
+        )
+    left = [np.delete(grid, i, axis) for axis in (0, 1) for i in range(grid.shape[axis])]
+    shares = np.stack([_shares(_components(one)[0]) for one in left])
+    return {
+        name: (float(low), float(high)) for name, low, high in zip(SOURCES, shares.min(0), shares.max(0), strict=True)
+    }
+
+
 def _components(grid: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """The four variances, and what of the seed's is common to all cells."""
     rows, columns, seeds = grid.shape

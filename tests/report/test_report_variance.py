@@ -9,7 +9,7 @@ import pytest
 
 from dissect.errors import DissectError
 from dissect.report.runs import Run
-from dissect.report.variance import SOURCES, grid_of, split_variance
+from dissect.report.variance import SOURCES, grid_of, split_variance, without_one
 
 
 def test_a_grid_by_hand() -> None:
@@ -76,3 +76,14 @@ def test_runs_are_laid_out_by_halves_and_seed() -> None:
     assert grid.whole.shape == (2, 2, 0)
     with pytest.raises(DissectError, match="two runs of a, x, seed 0"):
         grid_of([run("a", "x", 0, 1.0), run("a", "x", 0, 2.0)], "hr@20")
+
+
+def test_one_half_that_makes_the_picture_is_found_out() -> None:
+    generator = np.random.default_rng(0)
+    grid = 0.1 * generator.standard_normal((4, 5, 3))
+    grid[:, 2] -= 5  # one readout is bad, and all others are alike
+    assert split_variance(grid).share["columns"] > 0.95
+    least, most = without_one(grid)["columns"]
+    assert least < 0.3 < 0.95 < most
+    with pytest.raises(DissectError, match="leaving one out takes three"):
+        without_one(grid[:, :2])
