@@ -178,7 +178,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "narm": Recipe(
         "recurrent", "additive", "dot", "NARM (Li et al., CIKM'17, arXiv 1711.04725)", dim=50, batch_size=512,
-        weight_decay=0.0, lr_gamma=1.0, start="he", options={"encoder.factor": 2},
+        weight_decay=0.0, lr_gamma=1.0, start="xavier", options={"encoder.factor": 2},
     ),
     "nextitnet": Recipe(
         "dilated", "last-linear", "dot", "NextItNet (Yuan et al., WSDM'19, arXiv 1808.05163)", weight_decay=0.0,

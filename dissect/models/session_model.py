@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from dissect.batch import Batch
+from dissect.models.recurrence import GRUCell
 from dissect.models.scorers import Scorer
 from dissect.models.seams import Encoded, Encoder, Examples, Output, Parts, Readout
 
 #: Names of what `SessionModel` takes as `start`.
-STARTS = ("uniform", "torch", "small", "he")
+STARTS = ("uniform", "torch", "small", "xavier")
 _NORMS = (nn.LayerNorm, nn.BatchNorm1d)
 
 
@@ -28,11 +29,11 @@ class SessionModel(nn.Module):
     encoder : Encoder
     readout : Readout
     scorer : Scorer
-    start : {"uniform", "torch", "small", "he"}
+    start : {"uniform", "torch", "small", "xavier"}
         Where weights start: every one at U(-1/sqrt(d), 1/sqrt(d)), as in SR-GNN (arXiv 1811.00855, released code) and
         the models that grew from it; or as torch's own modules do, items at N(0, 1), or ``small``, at N(0, 0.02^2),
-        or ``he``, at N(0, 2 / items), as in NARM's released code. Norms start at gain 1, and what a module's own
-        `start` sets is as it says.
+        or ``xavier``, where the item table and every linear map but a recurrent unit's start as `xavier_normal_` does,
+        biases at 0, as in RecBole's NARM. Norms start at gain 1, and what a module's own `start` sets is as it says.
     window : int
         Where positive, only a session's last `window` clicks are seen.
     max_norm : float
@@ -70,8 +71,15 @@ class SessionModel(nn.Module):
             with torch.no_grad():
                 for parameter in self.parameters():
                     parameter.uniform_(-bound, bound)
-        elif start in ("small", "he"):
-            nn.init.normal_(self.embedding.weight, std=0.02 if start == "small" else math.sqrt(2 / items))
+        elif start == "small":
+            nn.init.normal_(self.embedding.weight, std=0.02)
+        elif start == "xavier":
+            units = {part for cell in self.modules() if isinstance(cell, GRUCell) for part in cell.modules()}
+            for module in self.modules():
+                if isinstance(module, nn.Embedding | nn.Linear) and module not in units:
+                    nn.init.xavier_normal_(module.weight)
+                    if isinstance(module, nn.Linear) and module.bias is not None:
+                        nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, _NORMS):
                 module.reset_parameters()
