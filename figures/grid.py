@@ -91,14 +91,14 @@ def _shares(axes: Axes, grid: NDArray[np.float64], metric: str) -> None:
         axes.text(max(share, high) + 1.5, y, f"{share:.0f} ({low:.0f}-{high:.0f})", va="center", fontsize=9)
         print(
             f"{metric}, {NAMES[source]}: {share:.1f}% of the variance ({low:.1f} to {high:.1f}); "
-            f"without any one half {least:.1f} to {most:.1f}"
+            f"{least:.1f} to {most:.1f} with one encoder or readout left out"
         )
     axes.set_yticks(range(len(SOURCES)), [NAMES[source] for source in SOURCES])
     axes.invert_yaxis()
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
     axes.set_xlabel(
-        f"share of the variance, %\nline: 95% interval over {found.seeds} seeds; dots: without any one half",
+        f"share of the variance, %\nline: 95% interval over {found.seeds} seeds; dots: one encoder or readout left out",
         fontsize=8.5,
     )
 

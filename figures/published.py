@@ -31,15 +31,15 @@ def elsewhere() -> Mapping[str, Any]:
     return json.loads((PUBLISHED.parent / "diginetica_43097.json").read_text())["rows"]
 
 
-def gaps(rows: Mapping[str, Sequence[Run]], printed: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Models of all the data that are more than `GAP` points of HR@20 below the lowest figure printed of them.
+def gaps(rows: Mapping[str, Sequence[Run]], printed: Mapping[str, float]) -> dict[str, float]:
+    """How far models are below what is printed of them, where that is more than `GAP` points of HR@20.
 
     Parameters
     ----------
     rows : mapping
         Label to runs.
     printed : mapping
-        Label to its figures, by source.
+        Label to HR@20 in percent.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def gaps(rows: Mapping[str, Sequence[Run]], printed: Mapping[str, Mapping[str, A
     found = {}
     for label, theirs in printed.items():
         ours = values(rows.get(label, []), "hr@20")
-        if ours and theirs and (gap := float(np.mean(ours)) - min(theirs.values())) < -GAP:
+        if ours and (gap := float(np.mean(ours)) - theirs) < -GAP:
             found[label] = gap
     return found
 

@@ -10,8 +10,9 @@ Command: ``make figures`` (or ``python figures/table2_models.py``), from the rec
     dissect suite analyses/suites/controls.toml --variant full --keep
     dissect suite analyses/suites/controls.toml --keep
     dissect suite analyses/suites/models.toml --keep
+    dissect suite analyses/suites/published.toml --variant full --keep
 
-The last has all models of the paper, in another setting; its columns are there where it was run.
+The last two have all models of the paper, in other settings; their columns are there where they were run.
 
 Expected under the claim: Atten-Mixer well above mean-pool. The paper's Diginetica has 42,596 items, SR-GNN's
 preparation, used here, 43,097. Seconds are of whatever machine made a run; the paper's of an RTX 3090.
@@ -33,52 +34,50 @@ OURS = {"SR-GNN": "SR-GNN", "Atten-Mixer": "Atten-Mixer"}
 
 def main() -> list[Path]:
     """Write the table."""
-    printed, found, counted = paper("table2"), found_in("table2_models"), found_in("controls")
+    printed, others, found, counted = paper("table2"), elsewhere(), found_in("table2_models"), found_in("controls")
     controls = [e.label for e in suite_runs("controls")[0].entries if e.spec.counts]
     for variant in VARIANTS:
         found[variant] |= {label: counted[variant][label] for label in controls}
     names = dict(VARIANTS)
-    for variant, rows in found_in("models").items():  # another setting: columns of its own, never mixed with the others
-        key = f"models, {variant}"
-        names[key] = f"{VARIANTS[variant]}, suite models"
-        found[key] = rows
-    others = elsewhere()
+    for suite, said in (("models", "suite models"), ("published", "published settings")):
+        for variant, rows in found_in(suite).items():  # other settings: columns of their own
+            key = f"{suite}, {variant}"
+            names[key] = f"{VARIANTS[variant]}, {said}"
+            found[key] = {label.partition(", d ")[0]: runs for label, runs in rows.items()}
     labels = list(dict.fromkeys([*found["full"], *found["small"], *printed, *found["models, small"]]))
     labels = [*(label for label in labels if label not in controls), *dict.fromkeys(controls)]
-    # Controls that count are the same runs in both suites: they alone make no column.
+    # Controls that count are the same runs in several suites: they alone make no column.
     shown = [
         key for key in names if key in VARIANTS or any(r for label, r in found[key].items() if label not in controls)
     ]
+    theirs = {label: printed.get(OURS.get(label, label), {}).get("diginetica") for label in labels}
     table = []
     for label in labels:
-        theirs = printed.get(OURS.get(label, label), {}).get("diginetica")
-        other = others.get(label)
-        doubt = "" if other is None or other["checked"] else " ?"
-        row = [
-            label, printed_both(theirs), f"{theirs['seconds']:.0f}" if theirs else "", printed_both(other) + doubt
-        ]  # fmt: skip
+        row = theirs[label]
+        cells = [label, printed_both(row), f"{row['seconds']:.0f}" if row else "", printed_both(others.get(label))]
         for key in shown:
             runs = found[key].get(label, [])
             took = [r.result["seconds_per_epoch"] for r in runs if r.result is not None]
-            row += [both(runs), seeds(runs), f"{np.mean(took):.0f}" if took else ""]
-        table.append(row)
+            cells += [both(runs), seeds(runs), f"{np.mean(took):.0f}" if took else ""]
+        table.append(cells)
+    # What is printed for the items used here goes before the paper's figure for another preparation.
+    bar = {label: (others.get(label) or row)["hr@20"] for label, row in theirs.items() if row or label in others}
+    below = [
+        f"{label} by {-gap:.2f} ({names[key]})"
+        for key in shown
+        if key.endswith("full")
+        for label, gap in gaps(found[key], bar).items()
+    ]
     budget = suite_runs("models")[0].entries[0].spec
     columns = ["model", "paper", "s", "elsewhere", *(text for key in shown for text in (names[key], "seeds", "s"))]
     title = "Table 2 on Diginetica: HR@20 / MRR@20 in percent, and seconds of training an epoch"
-    printed = {
-        label: {source: row["hr@20"] for source, row in (("paper", theirs), ("elsewhere", others.get(label))) if row}
-        for label in labels
-        for theirs in [printed.get(OURS.get(label, label), {}).get("diginetica")]
-    }
-    short = {label: gap for key in shown if key.endswith("full") for label, gap in gaps(found[key], printed).items()}
-    below = ", ".join(f"{label} by {-gap:.2f}" for label, gap in short.items()) or "none"
     notes = [
-        "elsewhere: printed for the 43,097 items used here, ?: and not looked up in its source "
-        f"(analyses/published/diginetica_43097.json). On all the data more than {GAP:g} point of HR@20 below the "
-        f"lowest figure printed: {below}; docs/results.md says what is known of the reasons.",
+        "elsewhere: printed for the 43,097 items used here (analyses/published/diginetica_43097.json says by whom). On "
+        f"all the data more than {GAP:g} point of HR@20 below that, or the paper's where there is none: "
+        f"{', '.join(below) or 'none'}; docs/results.md says what is known of the reasons.",
         *notes_on({key: found[key] for key in shown}, names),
-        f"Suite models: another setting, each model with its own scorer, optimizer and start; of the subset "
-        f"{budget.steps:,} steps of batch {budget.batch_size}. Not to be held against the other columns.",
+        "Suite models: another setting, each model with its own scorer, optimizer, start and rate (learning_rates.md); "
+        f"of the subset {budget.steps:,} steps of batch {budget.batch_size}. Not to be held against the other columns.",
         "s: of the examples named above, on the machine of that run, with one thread or two, fp32 or bf16 (its "
         "environment.json and spec.json say), and other work beside it; the paper's: of its 777,029 examples on an "
         "RTX 3090. Speed is compared by `dissect bench`, not by these.",

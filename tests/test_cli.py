@@ -105,8 +105,14 @@ TOY = ("--dataset", "toy", "--dim", 4, "--epochs", 1, "--device", "cpu", "--quie
         (["run", "vsknn", "--option", "k=0"], ["'vsknn'", "k is 0", ">= 1"]),
         (["run", "vsknn", "--option", "K=3"], ["unknown option 'K'", "it takes: k, sample_size"]),
         (["run", "sr", "--dry-run"], ["sr counts", "no weights"]),
-        (["run", "narm", "--shadows", "4", "--dry-run"], ["--shadows 4", "'encoder.cell.hidden'", "or leave that"]),
-        (["run", "lessr", "--noise", "row"], ["--noise row", "'encoder.layers.0.cell", "--noise local or weight"]),
+        (
+            ["run", "narm", "--shadows", "4", "--dry-run"],
+            ["--shadows 4", "'encoder.cell.hidden'", "; leave out --shadows, or"],
+        ),
+        (
+            ["run", "lessr", "--noise", "row"],
+            ["--noise row", "'encoder.layers.0.cell", "; use --noise local or weight"],
+        ),
         (["run", "attenmixer-pr", "--dry-run"], ["at most 10", "'demo' has 64"]),
         (["run", "srgnn", "--option", "steps=2"], ["did you mean encoder.steps?"]),
         (["bench", "sr"], ["sr counts", "no training step"]),

@@ -56,10 +56,11 @@ def check_data(spec: Spec, splits: Splits, data: Dataset) -> None:
             with instrument.drawing(batch):
                 model(batch)
         except DissectError as error:
-            asked = "--noise row" if spec.noise == "row" else f"--shadows {spec.shadows}"
+            asked = [f"--shadows {spec.shadows}"] * bool(spec.shadows) + ["--noise row"] * (spec.noise == "row")
+            instead = ["leave out --shadows"] * bool(spec.shadows)
+            instead += ["use --noise local or weight"] * (spec.noise == "row")
             raise DissectError(
-                f"{asked}: {error}; use --noise local or weight without --shadows, or leave that layer's part out of "
-                "--sparsify"
+                f"{' '.join(asked)}: {error}; {' and '.join(instead)}, or leave that layer's part out of --sparsify"
             ) from None
 
 

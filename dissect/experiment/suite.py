@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import string
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -193,10 +194,17 @@ def _entries(shared: Mapping[str, Any], given: Mapping[str, Any], first: int) ->
             others = [f"{k} {v}" for k, v in axes.items() if k not in ("seed", "model")]
             label = ", ".join([spec.model, *others])
         try:
-            label = label.format_map(shown)
+            label = _Label().vformat(label, (), shown)
         except (KeyError, ValueError, IndexError):
             raise DissectError(f"label {label!r} names what is no field of a run") from None
         yield Entry(label, axes, spec, priority, options, order)
+
+
+class _Label(string.Formatter):
+    """Names in braces are fields of a run as they are given, those with a dot too."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
+        return kwargs[field_name], field_name
 
 
 def find_records(suite: Suite, places: Iterable[Path | str], *, any_precision: bool = False) -> dict[int, Path]:

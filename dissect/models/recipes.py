@@ -136,6 +136,8 @@ def _attenmixer(about: str, encoder: str = "identity", **options: Any) -> Recipe
 
 
 RECIPES: dict[str, Recipe] = {
+    # SR-GNN's released code steps its scheduler before each epoch: by the torch that its README names, 0.4, the rate is
+    # that of stepping after it, as here; from torch 1.1 on it falls an epoch early.
     "srgnn": Recipe("gated-graph", "soft-attention", "dot", "SR-GNN (Wu et al., AAAI'19, arXiv 1811.00855)"),
     "attenmixer": _attenmixer("Atten-Mixer (Zhang et al., WSDM'23, arXiv 2206.12781), as the paper writes it"),
     "attenmixer-official": Recipe(

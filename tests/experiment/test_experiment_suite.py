@@ -103,6 +103,12 @@ def test_a_missing_file_and_variant(tmp_path: Path, file: Path) -> None:
         load_suite(file, "large")
 
 
+def test_a_label_names_an_option_with_a_dot(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text("[[runs]]\nmodel = 'lessr'\nlabel = '{encoder}, {encoder.layers}'\n'encoder.layers' = [1, 2]")
+    assert load_suite(path).labels == ["edge-order, 1", "edge-order, 2"]
+
+
 def test_times() -> None:
     assert [seconds(t) for t in ("90", "90s", "1.5m", "2h")] == [90, 90, 90, 7200]
     with pytest.raises(DissectError, match="write 90s, 8m or 2h"):

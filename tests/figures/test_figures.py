@@ -465,15 +465,27 @@ def test_committed_tables_are_those_of_the_committed_records(where: Path) -> Non
 def test_what_is_far_below_its_printed_figures_is_named(where: Path) -> None:
     published = load("published")
     runs = {label: [SimpleNamespace(result={"test": {"hr@20": hr}})] for label, hr in (("a", 50.0), ("b", 51.5))}
-    printed = {"a": {"paper": 52.0, "elsewhere": 51.1}, "b": {"paper": 52.0}, "c": {"paper": 1.0}, "d": {}}
-    assert published.gaps(runs, printed) == {"a": pytest.approx(-1.1)}, "the lowest figure decides"
+    assert published.gaps(runs, {"a": 51.1, "b": 52.0, "c": 1.0}) == {"a": pytest.approx(-1.1)}
 
 
 def test_the_rate_is_chosen_by_validation_alone(where: Path) -> None:
     rates = load("learning_rates")
     runs = {
-        rate: SimpleNamespace(result={"valid": {"mrr@20": valid}, "test": {"mrr@20": test}})
-        for rate, valid, test in ((1e-3, 10.0, 12.0), (2e-3, 11.0, 9.0), (4e-3, 9.0, 13.0))
+        rate: SimpleNamespace(result={"valid": {"hr@20": hr, "mrr@20": mrr}, "test": {"hr@20": test, "mrr@20": test}})
+        for rate, hr, mrr, test in ((1e-3, 20, 10.0, 30), (2e-3, 25, 9.9, 20), (4e-3, 23, 9.0, 40))
     }
-    assert rates.chosen(runs) == 2e-3
+    assert rates.chosen(runs) == 2e-3, "the largest product"
+    assert not rates.at_an_end(runs)
+    del runs[4e-3]
+    assert rates.at_an_end(runs)
     assert rates.chosen({}) is None
+
+
+def test_every_model_of_the_table_has_the_rate_that_validation_chose(where: Path) -> None:
+    rates = load("learning_rates")
+    own = {entry.label: entry.spec.lr for entry in load_suite(FIGURES.parent / "analyses/suites/models.toml").entries}
+    for model, runs in rates.tried().items():
+        assert model in own
+        if runs:
+            assert own[model] == rates.chosen(runs), model
+            assert not rates.at_an_end(runs), f"{model}: try the next rate"

@@ -206,6 +206,18 @@ def test_options_of_encoders() -> None:
             recipe_of("narm", options={name: 1.0})
 
 
+def test_narm_starts_as_recboles_does() -> None:
+    torch.manual_seed(0)
+    model = build("narm", items=3000, dim=50)
+    expected = {  # N(0, 2 / (inputs + outputs)), but U(+-1/sqrt(100)) in the recurrent unit, whose start is torch's
+        "embedding": (2 / 3050) ** 0.5, "encoder.cell.hidden": 0.1 / 3**0.5, "readout.a1": 0.1,
+        "readout.decoder": (2 / 250) ** 0.5,
+    }  # fmt: skip
+    for name, std in expected.items():
+        weight = model.get_parameter(f"{name}.weight")
+        assert weight.std().item() == pytest.approx(std, rel=0.05), name
+
+
 def test_default_steps_of_a_gated_graph_are_not_written_down() -> None:
     assert recipe_of("srgnn", options={"encoder.steps": 1}) == recipe_of("srgnn")
     two = recipe_of("srgnn", options={"encoder.steps": "2"})

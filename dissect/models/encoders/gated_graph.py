@@ -26,11 +26,6 @@ class GatedGraphEncoder(Encoder):
         Width d.
     steps : int, default 1
         Propagation steps with shared weights.
-
-    Notes
-    -----
-    The released code (github.com/CRIPAC-DIG/SR-GNN) steps its scheduler before the first epoch, so that its rate falls
-    an epoch early; here it is stepped after each epoch.
     """
 
     PARTS = {"propagation": ("edge_in", "edge_out"), "combination": ("cell.input", "cell.hidden")}
@@ -82,11 +77,6 @@ class NormalisedGraphEncoder(GatedGraphEncoder):
     steps : int, default 1
     dropout : float, default 0.1
         Of the items' embeddings, in training.
-
-    Notes
-    -----
-    One public version of NISER+ computes the graph's states and then reads the embeddings it began with; here the
-    readout has the states.
     """
 
     def __init__(self, dim: int, steps: int = 1, dropout: float = 0.1) -> None:

@@ -20,6 +20,11 @@ class AdditiveReadout(Readout):
         Width d of the query, and so of the items.
     dropout : float, default 0.5
         Of what the decoder B reads.
+
+    Notes
+    -----
+    The authors' code (github.com/lijingsdu/sessionRec_NARM) has hard sigmoids, and a softmax over the session that the
+    equations lack; RecBole's has neither, nor has this.
     """
 
     PARTS = {"attention": ("a1", "a2", "v"), "transformation": ("decoder",)}
