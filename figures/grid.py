@@ -62,7 +62,11 @@ def main() -> list[Path]:
             else:
                 right.axis("off")
                 right.text(0, 0.5, "shares: not run\n(two seeds of every pair are needed)", color=MUTED)
-        caption = f"{describe(everything)} Numbers: means over seeds; {len(everything)} of {len(suite.entries)} runs."
+        rates = " or ".join(f"{rate:g}" for rate in sorted({entry.spec.lr for entry in suite.entries}))
+        caption = (
+            f"{describe(everything)} Numbers: means over seeds, each of that rate ({rates}) which validation prefers. "
+            f"{len(everything)} of {len(suite.entries)} runs."
+        )
         figure.text(0.01, 0.01, caption, fontsize=7.5, color=MUTED, wrap=True)
         figure.tight_layout(rect=(0, 0.05, 1, 1))
     return save_figure(figure, HERE, "grid")

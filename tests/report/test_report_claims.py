@@ -327,8 +327,11 @@ def _grid(rows: tuple[float, float], columns: tuple[float, float], seeds: int = 
         f"{i}, {j}": [
             Run(
                 Path(f"run-{i}{j}{seed}"),
-                {"seed": seed, "encoder": str(i), "readout": str(j)},
-                {"test": dict.fromkeys(("hr@20", "mrr@20"), 30 + a + b + 0.1 * ((seed + i + 2 * j) % 3 - 1))},
+                {"seed": seed, "encoder": str(i), "readout": str(j), "lr": 1e-3},
+                {
+                    "test": dict.fromkeys(("hr@20", "mrr@20"), 30 + a + b + 0.1 * ((seed + i + 2 * j) % 3 - 1)),
+                    "valid": {"hr@20": 1.0, "mrr@20": 1.0},
+                },
                 [], [], [],
             )
             for seed in range(seeds)

@@ -62,20 +62,28 @@ def test_bad_grids(shape: tuple[int, ...], hole: bool, says: str) -> None:
         split_variance(grid)
 
 
-def test_runs_are_laid_out_by_halves_and_seed() -> None:
-    def run(encoder: str, readout: str, seed: int, value: float) -> Run:
-        return Run(
-            Path("run"), {"encoder": encoder, "readout": readout, "seed": seed}, {"test": {"hr@20": value}}, [], [], []
-        )
+def _run(encoder: str, readout: str, seed: int, value: float, lr: float = 1e-3, valid: float = 1.0) -> Run:
+    spec = {"encoder": encoder, "readout": readout, "seed": seed, "lr": lr}
+    result = {"test": {"hr@20": value}, "valid": {"hr@20": valid, "mrr@20": 1.0}}
+    return Run(Path("run"), spec, result, [], [], [])
 
-    grid = grid_of(
-        [run("b", "x", 1, 4.0), run("b", "y", 0, 2.0), run("b", "x", 0, 1.0), run("a", "x", 0, 3.0)], "hr@20"
-    )
+
+def test_runs_are_laid_out_by_halves_and_seed() -> None:
+    runs = [_run("b", "x", 1, 4.0), _run("b", "y", 0, 2.0), _run("b", "x", 0, 1.0), _run("a", "x", 0, 3.0)]
+    grid = grid_of(runs, "hr@20")
     assert (grid.encoders, grid.readouts, grid.seeds) == (("b", "a"), ("x", "y"), (0, 1))
     np.testing.assert_array_equal(grid.values, [[[1, 4], [2, np.nan]], [[3, np.nan], [np.nan, np.nan]]])
     assert grid.whole.shape == (2, 2, 0)
     with pytest.raises(DissectError, match="two runs of a, x, seed 0"):
-        grid_of([run("a", "x", 0, 1.0), run("a", "x", 0, 2.0)], "hr@20")
+        grid_of([_run("a", "x", 0, 1.0), _run("a", "x", 0, 2.0)], "hr@20")
+
+
+def test_of_several_rates_the_best_on_validation_counts() -> None:
+    runs = [
+        _run("a", "x", 0, 5.0, 1e-3, valid=2.0), _run("a", "x", 0, 9.0, 1e-2, valid=1.0), _run("a", "y", 0, 7.0, 1e-3),
+    ]  # fmt: skip
+    values = grid_of(runs, "hr@20").values
+    np.testing.assert_array_equal(values, [[[5], [np.nan]]], "one rate of two is missing")
 
 
 def test_one_half_that_makes_the_picture_is_found_out() -> None:
