@@ -102,7 +102,7 @@ def _shares(axes: Axes, grid: NDArray[np.float64], metric: str) -> None:
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
     axes.set_xlabel(
-        f"share of the variance, %\nline: 95% interval over {found.seeds} seeds; dots: one encoder or readout left out",
+        f"share of the variance, %\nline: 95% interval over {found.seeds} seeds\ndots: one encoder or readout left out",
         fontsize=8.5,
     )
 

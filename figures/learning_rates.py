@@ -21,6 +21,7 @@ from style import run, suite_runs
 
 from dissect.report.axis import describe
 from dissect.report.formats import Table
+from dissect.report.groups import on_validation
 from dissect.report.runs import Run
 
 METRICS = ("hr@20", "mrr@20")
@@ -45,12 +46,7 @@ def validation(run: Run) -> tuple[float, float]:
 
 def chosen(rates: Mapping[float, Run]) -> float | None:
     """The rate that is best on validation; None where none has been run."""
-
-    def product(rate: float) -> float:
-        hr, mrr = validation(rates[rate])
-        return hr * mrr
-
-    return max(rates, key=product, default=None)
+    return max(rates, key=lambda rate: on_validation(rates[rate]), default=None)
 
 
 def at_an_end(rates: Mapping[float, Run]) -> bool:

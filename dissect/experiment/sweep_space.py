@@ -1,9 +1,9 @@
 """What a sweep searches: a range for each field of a run, read off the run's recipe.
 
 Ranges are those of Atten-Mixer, Section 5.1 (L in 1..10, H in {1, 2, 4, 8, 16, 32}, learning rate 5e-4..2e-2), and
-dropout in {0, 0.1}; steps of a graph encoder in 1..8, about the six that SGNN-HN takes; the learning rate and the
-weight decay are drawn on a log scale. A recipe has a range for each
-option of its own that is in `OPTIONS`, so that a new one needs no line here.
+dropout in {0, 0.1}; steps of a graph encoder, for which it names no range, are in 1..8, about the six that SGNN-HN
+takes. The learning rate and the weight decay are drawn on a log scale. A recipe has a range for each option of its own
+that is in `OPTIONS`, so that a new one needs no line here.
 """
 
 from __future__ import annotations

@@ -48,6 +48,18 @@ class Group:
         return [finished(run) for run in self.runs]
 
 
+def on_validation(run: Run) -> float:
+    """HR@20 x MRR@20 on validation: what a learning rate is chosen by, as claims have to hold in both.
+
+    Raises
+    ------
+    DissectError
+        If the run is not finished.
+    """
+    valid = finished(run)["valid"]
+    return valid["hr@20"] * valid["mrr@20"]
+
+
 def finished(run: Run) -> Row:
     """The result of `run`.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dissect.errors import DissectError
-from dissect.report.groups import finished
+from dissect.report.groups import finished, on_validation
 from dissect.report.runs import Run
 
 SOURCES = ("rows", "columns", "interaction", "seed")
@@ -48,22 +47,21 @@ class Grid:
 def grid_of(runs: Iterable[Run], metric: str) -> Grid:
     """Lay finished runs out by encoder, readout and seed, each in the order of its first run.
 
-    Of runs that differ in their learning rate alone the one with the largest HR@20 x MRR@20 on validation counts: a
-    rate that suits one half and not another would pass for a merit of it. A value is there once all rates have been
-    run.
+    Of runs that differ in their learning rate alone the best by `on_validation` counts: a rate that suits one half and
+    not another would pass for a merit of it. A value is there once all rates have been run.
 
     Raises
     ------
     DissectError
         If two runs have the same three and the same rate.
     """
-    found: dict[tuple[str, str, int], dict[float, dict[str, Any]]] = {}
+    found: dict[tuple[str, str, int], dict[float, Run]] = {}
     for run in runs:
         key = (run.spec["encoder"], run.spec["readout"], run.spec["seed"])
         cell, rate = found.setdefault(key, {}), run.spec["lr"]
         if rate in cell:
             raise DissectError(f"two runs of {key[0]}, {key[1]}, seed {key[2]}: {run.path} and another")
-        cell[rate] = finished(run)
+        cell[rate] = run
     encoders = tuple(dict.fromkeys(key[0] for key in found))
     readouts = tuple(dict.fromkeys(key[1] for key in found))
     seeds = tuple(sorted({key[2] for key in found}))
@@ -71,7 +69,7 @@ def grid_of(runs: Iterable[Run], metric: str) -> Grid:
     values = np.full((len(encoders), len(readouts), len(seeds)), np.nan)
     for (encoder, readout, seed), cell in found.items():
         if cell.keys() == rates:
-            best = max(cell.values(), key=lambda result: result["valid"]["hr@20"] * result["valid"]["mrr@20"])
+            best = finished(max(cell.values(), key=on_validation))
             values[encoders.index(encoder), readouts.index(readout), seeds.index(seed)] = best["test"][metric]
     return Grid(encoders, readouts, seeds, values)
 
