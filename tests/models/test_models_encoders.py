@@ -259,6 +259,27 @@ def test_a_convolved_table_is_kept_until_it_changes() -> None:
     torch.testing.assert_close(fresh.scores(BATCH), changed)
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_convolved_table_is_not_kept_over_a_training_step(mode: bool) -> None:
+    """A fused optimizer changes weights without a trace in their version."""
+    torch.manual_seed(0)
+    model = build("dhcn", items=5, dim=4).eval()
+    model.prepare(TRAINED)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.5, fused=True)
+    with torch.no_grad():
+        before = model.scores(BATCH)
+    model.train(mode)
+    model.scores(BATCH).square().sum().backward()
+    optimizer.step()
+    model.eval()
+    fresh = build("dhcn", items=5, dim=4).eval()
+    fresh.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        after = model.scores(BATCH)
+        torch.testing.assert_close(after, fresh.scores(BATCH))
+    assert not torch.allclose(after, before)
+
+
 def test_an_exponent_near_one_is_no_nan_in_bfloat16() -> None:
     logits = torch.tensor([[1.0, 2.0, -torch.inf], [0.0, -1.0, 3.0]]).bfloat16()
     alpha = exponent(torch.tensor([[-6.0], [0.0]]).bfloat16())

@@ -113,7 +113,7 @@ class HypergraphEncoder(Encoder):
         if layers < 0 or beta < 0:
             raise ValueError(f"layers is {layers}, beta {beta}; both must be >= 0")
         self.dim, self.layers, self.beta = dim, layers, beta
-        self._kept: tuple[tuple[int, int], Tensor] | None = None
+        self._kept: tuple[Tensor, int, Tensor] | None = None  # a table, its version, what it becomes
         for name, kind in (("first", torch.int64), ("column", torch.int64), ("value", None), ("degree", None)):
             self.register_buffer(name, torch.zeros(0, dtype=kind))
 
@@ -137,11 +137,17 @@ class HypergraphEncoder(Encoder):
         if not self.first.numel():
             return table
         if torch.is_grad_enabled() and (self.training or table.requires_grad):
+            self._kept = None  # a step may follow, and a fused optimizer's does not count as a change of the table
             return self._convolve(table)
-        key = (table.data_ptr(), table._version)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._convolve(table))
-        return self._kept[1]
+        version = table._version
+        if self._kept is None or self._kept[0].data_ptr() != table.data_ptr() or self._kept[1] != version:
+            self._kept = (table.detach(), version, self._convolve(table))  # held: its address goes to no other table
+        return self._kept[2]
+
+    def train(self, mode: bool = True) -> HypergraphEncoder:
+        """Switch the mode, and forget the convolved table."""
+        self._kept = None
+        return super().train(mode)
 
     def _convolve(self, table: Tensor) -> Tensor:
         adjacency = _csr(self.first, self.column, self.value, (len(table), len(table)))
