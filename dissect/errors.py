@@ -21,3 +21,7 @@ class DissectError(Exception):
 
 class NotFinite(DissectError):
     """A loss that is no number: it says something about the run's values, as nothing else that fails does."""
+
+
+class InUse(DissectError):
+    """A run folder that another process writes to."""

@@ -41,12 +41,15 @@ def main() -> list[Path]:
         return not_run("grid", ["every pair of halves"], "dissect suite analyses/suites/grid.toml --keep")
     encoders = tuple(dict.fromkeys(entry.spec.encoder for entry in suite.entries))
     readouts = tuple(dict.fromkeys(entry.spec.readout for entry in suite.entries))
+    rates = sorted({entry.spec.lr for entry in suite.entries})
     with mpl.rc_context(RC | {"axes.grid": False}):
         figure = Figure(figsize=(11, 7.6))
         axes = figure.subplots(2, 2, width_ratios=(1.7, 1))
         for (left, right), metric in zip(axes, METRICS, strict=True):
-            grid = grid_of(everything, metric)
+            grid = grid_of(everything, metric, rates)
             mean = _mean(grid, encoders, readouts)
+            if not np.isfinite(mean).any():
+                return not_run("grid", ["both rates of one pair"], "dissect suite analyses/suites/grid.toml --keep")
             image = left.imshow(mean, cmap="cividis", aspect="auto")
             middle = (np.nanmin(mean) + np.nanmax(mean)) / 2
             for (i, j), value in np.ndenumerate(mean):
@@ -62,9 +65,9 @@ def main() -> list[Path]:
             else:
                 right.axis("off")
                 right.text(0, 0.5, "shares: not run\n(two seeds of every pair are needed)", color=MUTED)
-        rates = " or ".join(f"{rate:g}" for rate in sorted({entry.spec.lr for entry in suite.entries}))
+        either = " or ".join(f"{rate:g}" for rate in rates)
         caption = (
-            f"{describe(everything)} Numbers: means over seeds, each of that rate ({rates}) which validation prefers. "
+            f"{describe(everything)} Numbers: means over seeds, each of that rate ({either}) which validation prefers. "
             f"{len(everything)} of {len(suite.entries)} runs."
         )
         figure.text(0.01, 0.01, caption, fontsize=7.5, color=MUTED, wrap=True)

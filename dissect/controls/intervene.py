@@ -56,15 +56,24 @@ Row = dict[str, Any]
 
 
 class ShuffledEdges(PackedExamples):
-    """Examples whose session graphs are those of their clicks in random order."""
+    """Examples whose session graphs are those of their clicks in random order.
 
-    def __init__(self, examples: PackedExamples, seed: int) -> None:
+    Parameters
+    ----------
+    examples : PackedExamples
+    seed : int
+    seen : callable
+        What the model reads of a batch (`SessionModel.seen`): a batch that it cut itself would have its true graph.
+    """
+
+    def __init__(self, examples: PackedExamples, seed: int, seen: Callable[[Batch], Batch]) -> None:
         super().__init__(examples.clicks, examples.start, examples.end, examples.clicks.device)
         self.generator = torch.Generator().manual_seed(seed)
+        self.seen = seen
 
     def batch(self, index: Tensor) -> Batch:
         """As in `PackedExamples`, with the graph in place."""
-        batch = super().batch(index)
+        batch = self.seen(super().batch(index))
         batch.__dict__["session_graph"] = shuffled_graph(batch, self.generator)
         return batch
 
@@ -175,7 +184,7 @@ def intervene_run(
                 of = len(matrices(model, part))
                 add(f"{part}: identity" + (f" ({count} of {of} matrices)" if count < of else ""), "intact", rank())
     if "session_graph" in model.views:
-        add("shuffled edges", "intact", rank(ShuffledEdges(splits.test, spec.seed)))
+        add("shuffled edges", "intact", rank(ShuffledEdges(splits.test, spec.seed, model.seen)))
     if wanted:
         _retrain(run, spec, model, wanted, add, out or folder.path.parent, data_dir, quiet)
     summary = {

@@ -269,22 +269,21 @@ def run_lenet(
     text = json.dumps([SCHEMA, data.sha256, seed, asdict(chosen)], sort_keys=True)
     folder = RunFolder(Path(out) / f"lenet-{chosen.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
     if not resume and (folder.result is not None or (folder / record.STATE).exists()):
+        with folder.taken():
+            pass
         shutil.rmtree(folder.path)
     done = folder.result
     if done is not None:
         if not quiet:
             sys.stderr.write(f"{folder.path} holds this run, finished\n")
         return done
-    folder.create()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with folder.taken(), torch.random.fork_rng(devices=[]):
             return _train(seed, chosen, data, folder, quiet)
     except Interrupted as why:
         raise DissectError(
             f"stopped at step {why.step}, saved in {folder.path}; go on with the same command", 128 + why.signum
         ) from None
-    finally:
-        folder.close()
 
 
 def _recipe(recipe: str | Recipe, epochs: int | None) -> Recipe:

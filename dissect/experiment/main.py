@@ -79,6 +79,8 @@ def _clear(run: Run, force: bool, resume: bool) -> None:
     path = run.folder.path
     finished, begun = run.folder.result is not None, (run.folder / record.STATE).exists()
     if force and (finished or begun):
+        with run.folder.taken():  # not by another process
+            pass
         shutil.rmtree(path)
     elif finished:
         stored = Spec.from_json((path / record.SPEC).read_text(), str(path / record.SPEC))

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dissect.errors import DissectError
+from filelock import FileLock, Timeout
+
+from dissect.errors import DissectError, InUse
 
 SPEC = "spec.json"
 ENVIRONMENT = "environment.json"
@@ -23,6 +25,7 @@ MASKS = "masks.safetensors"
 INTERVENTIONS = "interventions.json"
 TASKS = "tasks.jsonl"
 STATE = "state/state.pt"
+LOCK = "state/lock"
 RESULT = "result.json"
 THRESHOLDS = "thresholds.json"
 ATTENTION = "attention.json"
@@ -71,24 +74,40 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def create(self) -> None:
-        """Make the folder, and clear it of what a killed process was in the middle of writing.
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Make the folder, keep other processes out of it, and clear what a killed one was in the middle of writing.
+
+        The system lets go of it when the process dies, however it dies.
 
         Raises
         ------
+        InUse
+            If another process has it.
         DissectError
             If it can't be written.
         """
         if not self.writes:
+            yield
             return
+        lock = FileLock(self / LOCK, timeout=0)
         try:
-            (self.path / "state").mkdir(parents=True, exist_ok=True)
+            (self / LOCK).parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
             probe = self.path / ".probe.tmp"
             probe.touch()
             for stale in (*self.path.glob("*.tmp"), *self.path.glob("state/*.tmp"), probe):
                 stale.unlink(missing_ok=True)
+        except Timeout:
+            raise InUse(f"another process is at work on {self.path}; let it end, or stop it first") from None
         except OSError as error:
+            lock.release()
             raise DissectError(f"can't write to {self.path}: {error.strerror}; choose another --out DIR") from None
+        try:
+            yield
+        finally:
+            self.close()
+            lock.release()
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -124,7 +124,12 @@ class Run:
         keep_large_allocations()
         if spec.deterministic:
             deterministic(self.device)
-        folder.create()
+        with folder.taken():
+            done = self.world.gather(folder.result)[0]  # another process may have had it until now
+            return self._execute(checked, init) if done is None else done
+
+    def _execute(self, checked: dict[str, Any], init: Path | None) -> dict[str, Any]:
+        spec, folder = self.spec, self.folder
         state = self._saved_state()
         if init is None and (folder / record.ENVIRONMENT).exists():  # a resumed run may begin anew, or refit
             name = folder.read_json(record.ENVIRONMENT).get("init_weights")
@@ -140,7 +145,6 @@ class Run:
         result = count(self) if spec.counts else self._learn(state, init)
         result["checks"] = checked
         folder.write_json(record.RESULT, result)
-        folder.close()
         return result
 
     def _learn(self, state: dict[str, Any] | None, init: Path | None) -> dict[str, Any]:

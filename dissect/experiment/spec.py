@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ SINCE = {
     "optimizer": "adam", "start": "uniform", "window": 0, "max_norm": 0.0, "shadows": 0, "delete": "", "mask": "",
     "init_seed": None,
 }  # fmt: skip
+#: Types of the fields that may be left out.
+_OPTIONAL = {"threshold": float, "init_seed": int}
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    """`value` as a `kind`, numpy's numbers too; a DissectError for another type (``"false"`` is true in Python)."""
+    wanted = {int: Integral, float: Real}.get(kind, kind)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+        raise DissectError(f"--{name.replace('_', '-')} is {value!r}; it takes {_KINDS[kind]}")
+    return kind(value)
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,7 @@ class Spec:
     init_seed: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         choose("model", self.model, (*RECIPES, *COUNTING))
         if self.counts:
             self._leave_out_training()
@@ -139,7 +152,6 @@ class Spec:
             )  # fmt: skip
             for name in ("encoder", "readout", "scorer", "options"):
                 object.__setattr__(self, name, getattr(recipe, name))
-        object.__setattr__(self, "warmup", tuple(self.warmup))
         choose("protocol", self.protocol, PROTOCOLS)
         choose("setting", self.setting, SETTINGS)
         choose("precision", self.precision, PRECISIONS)
@@ -167,6 +179,8 @@ class Spec:
         for name in ("lr", "lr_sigma", "sigma"):
             if not getattr(self, name) > 0:
                 raise DissectError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be > 0")
+        if not 0 < self.lr_gamma <= 1:
+            raise DissectError(f"--lr-gamma is {self.lr_gamma}; it must lie in (0, 1]")
         if not 0 <= self.item_dropout < 1:
             raise DissectError(f"--item-dropout is {self.item_dropout}; it must lie in [0, 1)")
         if not 0 < self.valid_fraction < 1:
@@ -181,6 +195,22 @@ class Spec:
                 "--refit can't go with --protocol paper-code, which selects on the test set and leaves no validation "
                 "part to train on; leave one of them out"
             )
+
+    def _check_types(self) -> None:
+        """Refuse a field of another type than its default's; a whole number will do for a float."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "warmup":
+                if not isinstance(value, (list, tuple)) or len(value) != 2:
+                    raise DissectError(f"--warmup is {value!r}; it takes two shares")
+                value = tuple(_typed(f.name, share, float) for share in value)
+            elif f.name == "options":
+                continue  # the recipe's own
+            elif f.default is None:
+                value = value if value is None else _typed(f.name, value, _OPTIONAL[f.name])
+            else:
+                value = _typed(f.name, value, type(f.default))
+            object.__setattr__(self, f.name, value)
 
     def _leave_out_training(self) -> None:
         """Set what does not concern a model that counts to its default, so that equal runs have equal specs."""

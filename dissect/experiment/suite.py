@@ -137,6 +137,12 @@ def load_suite(path: Path | str, variant: str = "small") -> Suite:
         except (DissectError, TypeError, ValueError) as error:
             raise DissectError(f"{path}, run {number}: {error}") from None
     _one_table(path, entries)
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        if (first := seen.setdefault(entry.spec.science, entry)) is not entry:
+            raise DissectError(
+                f"{path}: {first.label!r} and {entry.label!r} are the same run (seed {entry.spec.seed}); leave one out"
+            )
     # Seed by seed: a budget that ends early leaves a whole table of one seed, not three seeds of one row.
     entries.sort(key=lambda e: (e.priority, e.spec.seed, e.order))
     for metric in data.get("metrics", []):
@@ -180,6 +186,7 @@ def _entries(shared: Mapping[str, Any], given: Mapping[str, Any], first: int) ->
     for key, value in lists.items():
         if not value:
             raise DissectError(f"{key} is an empty list")
+    once: set[str] = set()
     for order, values in enumerate(itertools.product(*lists.values()), first):
         axes = dict(zip(lists, values, strict=True))
         options = {**fixed, **axes}
@@ -197,6 +204,10 @@ def _entries(shared: Mapping[str, Any], given: Mapping[str, Any], first: int) ->
             label = _Label().vformat(label, (), shown)
         except (KeyError, ValueError, IndexError):
             raise DissectError(f"label {label!r} names what is no field of a run") from None
+        if idle & set(lists):  # a list that this model has no use for: one run, not one for each value
+            if spec.science in once:
+                continue
+            once.add(spec.science)
         yield Entry(label, axes, spec, priority, options, order)
 
 

@@ -17,12 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dissect.errors import DissectError
+from dissect.data import load
+from dissect.errors import DissectError, InUse
 from dissect.experiment import record
 from dissect.experiment.checkpoint import Interrupted
 from dissect.experiment.concerns import concerning
 from dissect.experiment.main import resume_run, start_run
-from dissect.experiment.record import copy_record
+from dissect.experiment.record import RunFolder, copy_record
 from dissect.experiment.spec import Spec
 from dissect.experiment.suite import Entry, Suite, find_records, load_suite, rows
 from dissect.report.compare import compare
@@ -62,10 +63,11 @@ def _alarm(budget: float | None) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _unfinished(entry: Entry, out: Path) -> Path | None:
+def _begun(entry: Entry, out: Path) -> Path | None:
+    """The folder of an entry's run, finished or not."""
     for spec_file in out.glob(f"{entry.spec.model}-{entry.spec.dataset}-*/{record.SPEC}"):
         folder = spec_file.parent
-        if (folder / record.STATE).exists() and not (folder / record.RESULT).exists():
+        if (folder / record.STATE).exists() or (folder / record.RESULT).exists():
             try:
                 spec = Spec.from_json(spec_file.read_text(), str(spec_file))
             except DissectError:
@@ -124,11 +126,15 @@ def run_suite(
     done = 0
     try:
         with _alarm(budget):
+            if todo and found:
+                _check_data(suite, found, data_dir, quiet)
             for i in todo:
                 entry = suite.entries[i]
                 _say(f"[{len(wanted) - len(todo) + done + 1}/{len(wanted)}] {entry.label}, seed {entry.spec.seed}")
                 try:
                     found[i] = _one(suite, entry, out, records if keep else None, device, data_dir, quiet)
+                except InUse:
+                    _say("  another process is at work on it")
                 except DissectError as error:
                     if error.status > 128:
                         raise Interrupted(-1, error.status - 128) from error
@@ -150,7 +156,7 @@ def _one(
     suite: Suite, entry: Entry, out: Path, records: Path | None, device: str | None, data_dir: str | None, quiet: bool
 ) -> Path:
     """Run or resume one entry; the folder of its record."""
-    begun = _unfinished(entry, out)
+    begun = _begun(entry, out)
     # A run's own tables would bury the suite's: a line says what came out.
     with redirect_stdout(io.StringIO()):
         if begun is not None:
@@ -162,7 +168,7 @@ def _one(
             result = start_run(entry.spec.model, given, out=out, init=None, force=False, quiet=quiet)
     test = result["test"]
     _say(f"  HR@20 {test['hr@20']:.2f}, MRR@20 {test['mrr@20']:.2f}, {result['seconds_per_epoch']:.0f} s an epoch")
-    path = find_records(replace(suite, entries=(entry,)), [out])[0]
+    path = out / result["run_id"] if begun is None else begun
     return path if records is None else _keep(suite, path, records)
 
 
@@ -170,7 +176,25 @@ def _keep(suite: Suite, run: Path, records: Path) -> Path:
     target = records / run.name
     if suite.record == "all" and target.is_dir() and not (target / record.RANKS).exists():
         shutil.rmtree(target)  # results alone, kept by another suite
-    return copy_record(run, target, results_only=suite.record == "results")
+    try:
+        return copy_record(run, target, results_only=suite.record == "results")
+    except (DissectError, OSError):
+        if not (target / record.RESULT).exists():
+            raise
+        return target  # another process that runs this suite was first
+
+
+def _check_data(suite: Suite, found: Mapping[int, Path], data_dir: str | None, quiet: bool) -> None:
+    """Refuse records of other data under the same name before hours are spent on runs that no table could hold."""
+    spec = suite.entries[0].spec
+    data = load(spec.dataset, data_dir=data_dir or spec.data_dir or None, progress=not quiet)
+    for path in found.values():
+        before = RunFolder(path).read_json(record.ENVIRONMENT).get("data_sha256")
+        if before != data.sha256:
+            raise DissectError(
+                f"{path} was run on other data of the name {spec.dataset!r} (SHA-256 {str(before)[:12]}…, now "
+                f"{data.sha256[:12]}…); choose another --records and --out"
+            )
 
 
 def _say(line: str) -> None:
