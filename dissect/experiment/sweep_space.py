@@ -20,6 +20,8 @@ from dissect.models.recipes import RECIPES, choose, encoder_options_of, options_
 
 #: Digits of a number drawn from an interval: what is trained can be typed.
 DIGITS = 3
+#: Of an interval of more widths the ends stand for all when legality is checked.
+MANY = 512
 
 
 @dataclass(frozen=True)
@@ -205,18 +207,21 @@ def _middle(range_: Interval) -> float:
 
 
 def _values(range_: Range | None) -> list[Any]:
+    """Every width of a range: one between two legal ones need not be legal."""
+    if isinstance(range_, Interval) and range_.whole and range_.high - range_.low < MANY:
+        return list(range(int(range_.low), int(range_.high) + 1))
     return [] if range_ is None else list(range_.probes)
 
 
 def _check(base: Spec, space: Space, widths: Sequence[int]) -> None:
-    """Build each value of each range once, at each width: many options have to fit the width."""
-    for name, range_ in space.items():
-        for value in range_.probes:
-            for width in widths if name != "dim" else (value,):
+    """Build the values of each range, options at each width, since many have to fit it; the widths first."""
+    for name in sorted(space, key=lambda name: name != "dim"):
+        for value in _values(space[name]) if name == "dim" else space[name].probes:
+            for width in (value,) if name == "dim" else widths[:1] if name in FIELDS else widths:
                 try:
                     check_parts(spec_of(base, {"dim": width, name: value}))
                 except DissectError as error:
-                    raise DissectError(f"--space {name}={range_}: {error}") from None
+                    raise DissectError(f"--space {name}={space[name]}: {error}") from None
 
 
 def _parse(text: str, base: Spec) -> tuple[str, Range]:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from dissect.batch import Batch, shuffled_graph
+from dissect.batch import Batch, PackedExamples, shuffled_graph
 from dissect.cli import main
-from dissect.controls.intervene import intervene_run
+from dissect.controls.intervene import ShuffledEdges, intervene_run
 from dissect.controls.trained_masks import prune_by_training
 from dissect.errors import DissectError
 from dissect.experiment import record
@@ -220,6 +220,20 @@ def test_shuffled_graphs_have_the_same_nodes_and_other_edges():
         orders.add(tuple(sorted(zip(graph.source[inside].tolist(), graph.target[inside].tolist(), strict=True))))
     assert len(orders) > 10
     assert np.mean([len(order) for order in orders]) <= 4
+
+
+@pytest.mark.parametrize("longest", [10, 11])
+def test_shuffled_graphs_reach_a_model_that_reads_the_last_clicks(longest: int):
+    torch.manual_seed(0)
+    model = build("niser", items=30, dim=4).eval()
+    assert model.window == 10
+    clicks = torch.randint(30, (200,))
+    examples = PackedExamples(clicks, torch.arange(0, 180, 20), torch.arange(0, 180, 20) + longest)
+    every = torch.arange(9)
+    with torch.no_grad():
+        own = model.scores(examples.batch(every))
+        other = model.scores(ShuffledEdges(examples, 0, model.seen).batch(every))
+    assert ((own - other).abs().amax(1) > 1e-4).all()
 
 
 @pytest.mark.parametrize("method", ["magnitude", "magnitude-global", "random", "snr", "log-alpha"])

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from dissect.errors import DissectError
-from dissect.experiment import suite_run
+from dissect.errors import DissectError, InUse
+from dissect.experiment import record, suite_run
+from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
 from dissect.experiment.suite import find_records, load_suite, rows
 from dissect.experiment.suite_run import run_suite, seconds, suite_tables
@@ -107,6 +108,49 @@ def test_a_label_names_an_option_with_a_dot(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("[[runs]]\nmodel = 'lessr'\nlabel = '{encoder}, {encoder.layers}'\n'encoder.layers' = [1, 2]")
     assert load_suite(path).labels == ["edge-order, 1", "edge-order, 2"]
+
+
+def test_a_list_that_a_model_has_no_use_for_is_one_run(tmp_path: Path) -> None:
+    path = tmp_path / "rates.toml"
+    path.write_text(
+        'title = "t"\n[defaults]\ndataset = "toy"\nsparsify = "none"\nlr = [1e-3, 2e-3]\n[small]\nseed = [0, 1]\n'
+        '[[runs]]\nmodel = "spop"\n[[runs]]\nmodel = ["meanpool", "sr"]\nlabel = "{model} {lr}"\n'
+    )
+    found = [(e.spec.model, e.spec.seed, e.spec.lr) for e in load_suite(path).entries if e.spec.model == "meanpool"]
+    assert sorted(found) == [("meanpool", s, lr) for s in (0, 1) for lr in (1e-3, 2e-3)]
+    counted = [(e.spec.model, e.spec.seed) for e in load_suite(path).entries if e.spec.model != "meanpool"]
+    assert sorted(counted) == [("spop", 0), ("spop", 1), ("sr", 0), ("sr", 1)]
+    path.write_text('title = "t"\n[[runs]]\nmodel = "spop"\n[[runs]]\nmodel = "spop"\nlabel = "again"\n')
+    with pytest.raises(DissectError, match="'spop' and 'again' are the same run .seed 0."):
+        load_suite(path)
+
+
+def test_what_another_process_is_training_is_left_to_it(file: Path, toy_data: Path, tmp_path: Path) -> None:
+    suite = load_suite(file)
+    out = tmp_path / "runs"
+    first = suite.entries[0]
+    begun = Run(first.spec.replace(data_dir=str(toy_data)), out=out, quiet=True)
+    with begun.folder.taken():
+        begun.folder.write_json(record.ENVIRONMENT, {"data_sha256": begun.data.sha256})
+        record.write_atomically(begun.folder / record.SPEC, first.spec.to_json())
+        (begun.folder / record.STATE).touch()
+        found, failed = run_suite(suite, out=out, data_dir=str(toy_data), quiet=True)
+        assert sorted(found) == list(range(1, len(suite.entries)))
+        assert failed == []
+        with pytest.raises(InUse, match="another process is at work on .*; let it end"):
+            Run(begun.spec, out=out, quiet=True).execute()
+
+
+def test_records_of_other_data_of_that_name_are_refused(file: Path, toy_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    suite = load_suite(file)
+    run_suite(suite, out=out, data_dir=str(toy_data), seeds=[0], quiet=True)
+    other = tmp_path / "other" / "toy"
+    shutil.copytree(toy_data / "toy", other)
+    with open(other / "train.txt", "a") as lines:
+        lines.write("1,2\n")
+    with pytest.raises(DissectError, match="was run on other data of the name 'toy'"):
+        run_suite(suite, out=out, data_dir=str(other.parent), quiet=True)
 
 
 def test_times() -> None:

@@ -234,14 +234,21 @@ def test_larger_at_smaller_k(tmp_path: Path):
 
 def test_faster():
     rule = claim("faster", pairs=[["a", "b"]])
-    found = {"a": [run(s, seconds_per_epoch=v, device="cpu") for s, v in ((0, 2.0), (1, 3.0))],
-             "b": [run(0, seconds_per_epoch=4.6, device="cpu")]}  # fmt: skip
+
+    def both(*seconds: float) -> list[Run]:
+        return [run(seed, seconds_per_epoch=value, device="cpu") for seed, value in enumerate(seconds)]
+
+    found = {"a": both(2.0, 3.0), "b": both(4.6, 4.6)}
     assert judge(rule, found).word == "holds"
     assert judge(rule, {"a": found["b"], "b": found["a"]}).word == "fails"
-    assert judge(rule, {**found, "b": [run(0, seconds_per_epoch=2.5, device="cpu")]}).word == "undecided"
-    for within in (4.4, 1.4):  # less or more in every run, by less than half
-        assert judge(rule, {**found, "b": [run(0, seconds_per_epoch=within, device="cpu")]}).word == "undecided"
+    for within in (2.5, 4.4, 1.4):  # between, and less or more in every run, by less than half
+        assert judge(rule, {**found, "b": both(within, within)}).word == "undecided"
+    assert judge(rule, {**found, "b": both(3.1)}).details[0].endswith("(seed 0)"), "of the seeds that both have"
     assert judge(rule, {**found, "b": [run(0, seconds_per_epoch=9.0, device="cuda")]}).word == "not run"
+    assert judge(rule, {**found, "b": [run(7, seconds_per_epoch=9.0, device="cpu")]}).word == "not run", "another seed"
+    half = run(0, seconds_per_epoch=9.0, device="cpu")
+    half.spec["precision"] = "bf16"
+    assert judge(rule, {**found, "b": [half]}).word == "not run"
 
 
 @pytest.mark.parametrize(
