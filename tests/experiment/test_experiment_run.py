@@ -23,8 +23,12 @@ from dissect.experiment.checkpoint import Interrupted
 from dissect.experiment.prune import prune_run
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
+from dissect.experiment.splits import make_splits
 from dissect.experiment.use import load_model, recommend_items
+from dissect.models import build
+from dissect.models.recipes import RECIPES
 from dissect.report.runs import read_run
+from dissect.training.evaluate import metrics, rank_examples
 from dissect.training.train import Loop
 
 SMALL: dict[str, Any] = {"dataset": "toy", "dim": 8, "batch_size": 32, "epochs": 3, "lr": 0.01, "device": "cpu"}
@@ -129,6 +133,21 @@ def test_recommend_and_prune_use_the_record(
     zeros = sum(int((pruned.get_parameter(f"{n}.weight") == 0).sum()) for part in pruned.parts().values() for n in part)
     assert zeros == result["pruned"]["total"] - result["pruned"]["kept"]
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("model", sorted(RECIPES))
+def test_what_is_recorded_is_of_the_weights_that_are_saved(model: str, toy_data: Path, tmp_path: Path) -> None:
+    """Of the last epoch, with parts wrapped: what an earlier evaluation left behind must not be in it."""
+    spec = Spec.create(model, **{**SMALL, "data_dir": str(toy_data), "epochs": 2, "heads": None})
+    parts = build(spec.recipe, items=1, dim=spec.dim).parts()
+    run = Run(spec if any(parts.values()) else spec.replace(sparsify="none"), out=tmp_path, quiet=True)
+    result = run.execute()
+    splits = make_splits(run.data, run.spec, torch.device("cpu"))
+    loaded = load_model(run.folder.path)
+    for name, examples in (("valid", splits.valid), ("test", splits.test)):
+        again = metrics(rank_examples(loaded, examples))
+        assert result[name]["hr@20"] == pytest.approx(again["hr@20"], abs=0.02), name
+        assert result[name]["mrr@20"] == pytest.approx(again["mrr@20"], abs=0.02), name
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_a_list_that_a_model_has_no_use_for_is_one_run(tmp_path: Path) -> None:
     counted = [(e.spec.model, e.spec.seed) for e in load_suite(path).entries if e.spec.model != "meanpool"]
     assert sorted(counted) == [("spop", 0), ("spop", 1), ("sr", 0), ("sr", 1)]
     path.write_text('title = "t"\n[[runs]]\nmodel = "spop"\n[[runs]]\nmodel = "spop"\nlabel = "again"\n')
-    with pytest.raises(DissectError, match="'spop' and 'again' are the same run .seed 0."):
+    with pytest.raises(DissectError, match=r"'spop' and 'again' are the same run .seed 0."):
         load_suite(path)
 
 
@@ -137,7 +137,7 @@ def test_what_another_process_is_training_is_left_to_it(file: Path, toy_data: Pa
         found, failed = run_suite(suite, out=out, data_dir=str(toy_data), quiet=True)
         assert sorted(found) == list(range(1, len(suite.entries)))
         assert failed == []
-        with pytest.raises(InUse, match="another process is at work on .*; let it end"):
+        with pytest.raises(InUse, match=r"another process is at work on .*; let it end"):
             Run(begun.spec, out=out, quiet=True).execute()
 
 
