@@ -281,8 +281,8 @@ def _print(summary: dict[str, Any], folder: Path) -> None:
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 150)
     table = Table(
         title=f"{summary['run']}: {summary['examples']:,} test examples of {summary['sessions']:,} sessions",
-        caption="differences to the first row of a block, with 95% intervals over test sessions; no row of an identity "
-        "for a part without a square matrix, and none of swapped masks for two without matrices of one shape",
+        caption="differences to the first row of a block, with 95% intervals over test sessions; only a part with a "
+        "square matrix has an identity",
         title_justify="left", caption_justify="left", box=SIMPLE_HEAD,
     )  # fmt: skip
     for name in ("", "kept / total", "HR@20", "difference", "MRR@20", "difference"):

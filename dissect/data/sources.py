@@ -253,6 +253,11 @@ def _unknown(name: str, roots: list[Path]) -> DissectError:
             f"data set {name} is not in {looked}; it is prepared from a raw file: 'dissect data fetch {name}' brings "
             "that and prints the command to run then"
         )
+    if name.strip("./") and (folder := Path(name)).is_dir():
+        return DissectError(
+            f"--dataset takes a name, not a folder: --dataset {folder.resolve().name} --data-dir "
+            f"{folder.parent if folder.name else folder.resolve().parent}"
+        )
     choices, raw = [*GENERATED, *SOURCES, *_others(roots)], raw_names()
     near = difflib.get_close_matches(name, [*choices, *raw], n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""

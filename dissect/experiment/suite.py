@@ -129,6 +129,9 @@ def load_suite(path: Path | str, variant: str = "small") -> Suite:
     for key, kind in (("runs", list), ("metrics", list), *((name, dict) for name in ("defaults", *VARIANTS))):
         if not isinstance(data.get(key, kind()), kind):
             raise DissectError(f"{path}: {key} is {data[key]!r}; it takes a {'list' if kind is list else 'table'}")
+    there = [name for name in VARIANTS if name in data]
+    if there and variant not in data:
+        raise DissectError(f"{path} has no [{variant}]; choose --variant {there[0]}, or add one")
     entries: list[Entry] = []
     for number, given in enumerate(data["runs"], 1):
         shared = {**data.get("defaults", {}), **data.get(variant, {})}
@@ -138,7 +141,10 @@ def load_suite(path: Path | str, variant: str = "small") -> Suite:
             raise DissectError(f"{path}, run {number}: {error}") from None
     _one_table(path, entries)
     seen: dict[str, Entry] = {}
+    of_label: dict[str, str] = {}
     for entry in entries:
+        if of_label.setdefault(entry.label, science := entry.spec.replace(seed=0).science) != science:
+            raise DissectError(f"{path}: runs that differ in more than their seed are called {entry.label!r}")
         if (first := seen.setdefault(entry.spec.science, entry)) is not entry:
             raise DissectError(
                 f"{path}: {first.label!r} and {entry.label!r} are the same run (seed {entry.spec.seed}); leave one out"

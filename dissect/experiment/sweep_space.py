@@ -215,6 +215,8 @@ def _values(range_: Range | None) -> list[Any]:
 
 def _check(base: Spec, space: Space, widths: Sequence[int]) -> None:
     """Build the values of each range, options at each width, since many have to fit it; the widths first."""
+    if "dim" not in space:
+        check_parts(base)  # what is wrong without the ranges is not laid to one
     for name in sorted(space, key=lambda name: name != "dim"):
         for value in _values(space[name]) if name == "dim" else space[name].probes:
             for width in (value,) if name == "dim" else widths[:1] if name in FIELDS else widths:

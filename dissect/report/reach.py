@@ -11,10 +11,10 @@ _MEANS = ("coverage@20", "recommended", "popularity@20")
 def reach_of(line: Line) -> dict[str, float] | None:
     """Mean over seeds of coverage, items recommended and their popularity, of `dissect.training.recommended.reach`.
 
-    None where a record does not say, since an older version wrote it.
+    None where a record does not say: an older version wrote it, or there are fewer than 20 items.
     """
     sources = [result["pruned"] if line.pruned else result for result in line.group.results]
-    found = [source["reach"] for source in sources if source.get("reach")]
+    found = [source["reach"] for source in sources if "coverage@20" in (source.get("reach") or {})]
     if len(found) < len(sources):
         return None
     return {name: sum(one[name] for one in found) / len(found) for name in _MEANS}
@@ -30,7 +30,12 @@ def reach_tables(found: Comparison) -> list[Table]:
         else:
             shown = f"{mean['coverage@20']:.1f}%", f"{mean['recommended']:,.0f}", f"{mean['popularity@20']:,.1f}"
             rows.append([line.label, *shown])
-    known = [result["reach"] for group in found.groups for result in group.results if result.get("reach")]
+    known = [
+        result["reach"]
+        for group in found.groups
+        for result in group.results
+        if "coverage@20" in (result.get("reach") or {})
+    ]
     if not known:
         return []
     first = known[0]

@@ -47,9 +47,12 @@ class Run:
 
 def _json(path: Path) -> Row:
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except ValueError:
         raise DissectError(f"{path} is damaged: not JSON") from None
+    if not isinstance(found, dict) or not found:
+        raise DissectError(f"{path} is damaged: it holds no fields")
+    return found
 
 
 def _lines(path: Path) -> list[Row]:

@@ -56,7 +56,8 @@ def print_result(result: dict[str, Any], folder: Path, figure: Sequence[Path] | 
     console.print(table)
     if result["density"]:
         _print_density(result, console)
-    if reach := result.get("reach"):
+    reach = result.get("reach")
+    if reach and "coverage@20" in reach:  # fewer items than that have shorter lists
         console.print(
             f"coverage@20 {reach['coverage@20']:.1f}%: {reach['recommended']:,} of {reach['items']:,} items are in the "
             f"best 20 of a test example; those have {reach['popularity@20']:,.1f} training clicks on average, targets "

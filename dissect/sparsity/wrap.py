@@ -93,6 +93,8 @@ def wrap(
     get_rule(rule, threshold)
     warmup_weight(0, steps, *warmup)
     resolved = resolve_parts(model, parts, which, aliases)
+    if not resolved:
+        raise DissectError("there are no parts: name the modules or parameters of at least one")
     layers = dict(model.named_modules(remove_duplicate=False))
     raw = [name for names in resolved.values() for name in names if name not in layers]
     if raw and noise != "weight":

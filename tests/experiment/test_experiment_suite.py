@@ -125,6 +125,16 @@ def test_a_list_that_a_model_has_no_use_for_is_one_run(tmp_path: Path) -> None:
         load_suite(path)
 
 
+def test_a_missing_variant_and_a_label_of_two_rows_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text('title = "t"\n[small]\nsteps = 3\n[[runs]]\nmodel = "srgnn"\n')
+    with pytest.raises(DissectError, match=r"has no \[full\]; choose --variant small, or add one"):
+        load_suite(path, "full")
+    path.write_text('title = "t"\n[[runs]]\nlabel = "a"\nmodel = "spop"\n[[runs]]\nlabel = "a"\nmodel = "sr"\n')
+    with pytest.raises(DissectError, match="runs that differ in more than their seed are called 'a'"):
+        load_suite(path)
+
+
 def test_what_another_process_is_training_is_left_to_it(file: Path, toy_data: Path, tmp_path: Path) -> None:
     suite = load_suite(file)
     out = tmp_path / "runs"

@@ -141,6 +141,8 @@ def test_penalty_is_the_weighted_sum():
     empty = wrap(Toy(), {"none": []}, examples=1, steps=1, warmup=(0, 0))
     assert empty.penalty(1).item() == 0
     assert empty.density()[0]["density"] is None
+    with pytest.raises(DissectError, match="there are no parts"):
+        wrap(Toy(), {}, examples=1, steps=1)
 
 
 def test_density_counts_by_hand_and_export_zeroes_the_same():
