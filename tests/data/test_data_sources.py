@@ -239,9 +239,11 @@ def test_unknown_names_get_choices_and_a_near_name(root):
         load("diginetika", root)
     assert "yoochoose1_64" in str(caught.value)
     assert "mine" in str(caught.value)
-    for name in ("", "..", "../data/mine", str(root / "mine")):
+    for name in ("", "..", "../data/mine"):
         with pytest.raises(DissectError, match="unknown data set"):
             load(name, root)
+    with pytest.raises(DissectError, match=f"a name, not a folder: --dataset mine --data-dir {root}"):
+        load(str(root / "mine"), root)
 
 
 def test_what_is_not_there_says_what_to_do(root, tmp_path):

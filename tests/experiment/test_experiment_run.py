@@ -145,6 +145,7 @@ def test_what_is_recorded_is_of_the_weights_that_are_saved(model: str, toy_data:
     splits = make_splits(run.data, run.spec, torch.device("cpu"))
     loaded = load_model(run.folder.path)
     for name, examples in (("valid", splits.valid), ("test", splits.test)):
+        assert examples is not None
         again = metrics(rank_examples(loaded, examples))
         assert result[name]["hr@20"] == pytest.approx(again["hr@20"], abs=0.02), name
         assert result[name]["mrr@20"] == pytest.approx(again["mrr@20"], abs=0.02), name
