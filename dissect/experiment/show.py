@@ -166,12 +166,14 @@ def show_plan(model: str, options: dict[str, Any]) -> None:
 
     from dissect.data import load
     from dissect.experiment.instrument import check_data, check_parts
+    from dissect.experiment.machine import pick_device
     from dissect.experiment.spec import Spec
     from dissect.experiment.splits import make_splits
     from dissect.sparsity import dry_run
 
     spec = Spec.create(model, **options)
     check_parts(spec)
+    pick_device(spec.device)  # refuses what is not there
     data = load(spec.dataset, data_dir=spec.data_dir or None)
     splits = make_splits(data, spec, torch.device("cpu"))
     check_data(spec, splits, data)
@@ -182,6 +184,8 @@ def show_plan(model: str, options: dict[str, Any]) -> None:
     print(dry_run(net, net.parts(), which, lambda: net(longest)))
     if not spec.sparse:
         print("--sparsify none: nothing would be wrapped")
+    if spec.delete:
+        print(f"--delete: the weights of {spec.delete} would be held at zero")
     per_epoch = math.ceil(len(splits.train) / spec.batch_size)
     print(
         f"{len(splits.train):,} training examples, {per_epoch:,} steps an epoch, "
