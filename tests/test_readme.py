@@ -7,10 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from dissect.experiment.suite import load_suite
+
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 PROGRAMS = [
     (code, text) for code, text in re.findall(r"```python\n(import torch\n.*?)```\n\n```text\n(.*?)```", README, re.S)
 ]
+
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITES = re.findall(
+    r"dissect suite\s+(analyses/suites/\w+\.toml)((?:\s+--(?:variant|seed) \w+)*)",
+    README + (ROOT / "docs" / "results.md").read_text(),
+)
 
 
 def kept(text: str) -> dict[str, tuple[int, int]]:
@@ -29,3 +38,11 @@ def test_a_program_comes_to_what_is_printed(code: str, printed: str, capsys: pyt
     errors = [float(e) for e in re.findall(r"squared error ([\d.]+)", out)]
     assert len(errors) == 2
     assert max(errors) < 0.4
+
+
+@pytest.mark.parametrize(("file", "options"), sorted(set(SUITES)))
+def test_every_suite_that_is_named_has_the_variant_and_the_seed(file: str, options: str):
+    words = options.split()
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    suite = load_suite(ROOT / file, given.get("--variant", "small"))
+    assert int(given.get("--seed", suite.entries[0].spec.seed)) in {entry.spec.seed for entry in suite.entries}

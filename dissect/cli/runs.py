@@ -229,7 +229,10 @@ def prune(
 @click.option("-k", "--top", default=20, show_default=True, type=click.IntRange(1), help="How many items.")
 @click.option("--pruned", is_flag=True, help="With the weights pruned by the run's own rule.")
 def recommend(run: Path, items: tuple[int, ...], top: int, pruned: bool) -> None:
-    """Recommend the next items after a session of ITEMS (the data set's own ids; of a prepared one, lines of its items.txt, counted from 0, or from 1 beside pickles), as JSON."""
+    """Recommend the next items after a session of ITEMS (the data set's own ids), as JSON.
+
+    Of a prepared data set these are lines of its items.txt, counted from 0, or from 1 where it is in SR-GNN's pickles.
+    """
     from dissect.experiment.use import recommend_items
 
     click.echo(json.dumps(recommend_items(run, list(items), top, pruned)))
