@@ -17,7 +17,7 @@ PROGRAMS = [
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = re.findall(
-    r"dissect suite\s+(analyses/suites/\w+\.toml)((?:\s+--(?:variant|seed) \w+)*)",
+    r"dissect suite\s+(analyses/suites/[a-z]\w*\.toml)((?:\s+--(?:variant|seed) \w+)*)",
     README + (ROOT / "docs" / "results.md").read_text(),
 )
 
