@@ -140,6 +140,7 @@ def _imp(
 
     # Without refit: weights that had seen the validation sessions would be selected on them afterwards.
     rewind = run(early, None, None, refit=False)
+    epoch = finished(rewind)[2]["epoch"]  # of the early training the weights are those of its best epoch
 
     def train(model: torch.nn.Module, masks: dict[str, Tensor]) -> None:
         if not quiet:
@@ -150,7 +151,12 @@ def _imp(
     model = load_model(rewind).train()
     masks = iterative_magnitude(model, names, keep, rounds, train, model.state_dict())
     train(model, masks)
-    note = {"trainings": rounds + 2, "trained_under_the_mask": True, "rewound_to_step": early}
+    note = {
+        "trainings": rounds + 2,
+        "trained_under_the_mask": True,
+        "rewound_to_step": early,
+        "rewound_to_epoch": epoch,
+    }
     return masks, load_model(last[-1]), finished(last[-1])[2]["test"], note
 
 

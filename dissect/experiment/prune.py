@@ -154,12 +154,17 @@ def _shrink(dense: torch.nn.Module, splits: Splits) -> dict[str, Any]:
         return m(batch).query
 
     report = shrink(dense.eval())
-    timing = measure(dense, report, forward)
     print(report)
+    sizes = {
+        "matrices": report.shrunk, "parameters": [report.parameters_before, report.parameters_after],
+        "bytes": [report.bytes_before, report.bytes_after], "sentence": report.sentence,
+    }  # fmt: skip
+    if not report.shrunk:  # both are one model, and what times they took would be chance
+        return {**sizes, "ms": None, "speedup": None}
+    timing = measure(dense, report, forward)
     print(f"one batch of {len(batch)} sessions to their queries: {timing.dense_ms:.2f} ms before, "
           f"{timing.shrunk_ms:.2f} ms after: {timing.sentence}")  # fmt: skip
     return {
-        "matrices": report.shrunk, "parameters": [report.parameters_before, report.parameters_after],
-        "bytes": [report.bytes_before, report.bytes_after], "ms": [timing.dense_ms, timing.shrunk_ms],
-        "speedup": [timing.speedup, timing.low, timing.high], "sentence": timing.sentence,
+        **sizes, "ms": [timing.dense_ms, timing.shrunk_ms], "speedup": [timing.speedup, timing.low, timing.high],
+        "sentence": timing.sentence,
     }  # fmt: skip
