@@ -241,6 +241,8 @@ def find_records(suite: Suite, places: Iterable[Path | str], *, any_precision: b
     there: dict[str, Path] = {}
     for place in places:
         for result in sorted(Path(place).glob(f"**/{record.RESULT}")):
+            if result.parent.suffix == ".tmp":
+                continue  # another process is copying it
             folder = RunFolder(result.parent)
             try:
                 spec = Spec.from_json((folder / record.SPEC).read_text(), str(folder / record.SPEC))

@@ -288,8 +288,11 @@ def _faster(found: Found, options: Mapping[str, Any]) -> Judged:
             continue
         seeds = _pair(found, a, b)[1]
         rows = [[r for r in found[label] if r.spec["seed"] in seeds] for label in (a, b)]
-        if not seeds or len({_machine(r) for row in rows for r in row}) > 1:
-            missing.append(f"{a} and {b} with one seed on one device, with one precision and as many threads")
+        if not seeds:
+            missing.append(f"{a} and {b} with one seed")
+            continue
+        if len({_machine(r) for row in rows for r in row}) > 1:
+            parts.append((UNDECIDED, f"{a} and {b}: not on one device with one precision and as many threads", seeds))
             continue
         mine, theirs = ([finished(r)["seconds_per_epoch"] for r in row] for row in rows)
         text = f"{a} {np.median(mine):.0f} s, {b} {np.median(theirs):.0f} s an epoch (medians)"

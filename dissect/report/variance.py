@@ -149,7 +149,7 @@ def split_variance(values: ArrayLike, level: float = 0.95, resamples: int = 2000
     found = parts.components()
     own = _shares(found)
     drawn = parts.draw(resamples, np.random.default_rng(seed))
-    ends = np.quantile(drawn / drawn.sum(1, keepdims=True), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    ends = np.quantile(np.stack([_shares(one) for one in drawn]), [(1 - level) / 2, (1 + level) / 2], axis=0)
     low, high = np.minimum(ends[0], own), np.maximum(ends[1], own)
     named = lambda row: {name: float(value) for name, value in zip(SOURCES, row, strict=True)}  # noqa: E731
     return Split(named(own), named(low), named(high), named(found), grid.shape[2])
@@ -246,17 +246,10 @@ def _squares(grid: NDArray[np.float64]) -> _Squares:
 
 def _noncentrality(x: NDArray[np.float64], df: float, level: NDArray[np.float64]) -> NDArray[np.float64]:
     """The noncentrality at which a noncentral chi-squared lies below `x` with probability `level`; 0 where none is."""
-    from scipy.special import chndtr, ndtri
+    from scipy.special import chndtrinc, ndtri
 
     far = x > 1e4  # the square of a normal, to one part in x
-    low, high = np.zeros_like(x), x + 20 * np.sqrt(x) + 50
-    near = np.where(far, 1.0, x)
-    for _ in range(45):
-        middle = (low + high) / 2
-        below = chndtr(near, df, middle) > level
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    found = np.where(chndtr(near, df, 0) > level, (low + high) / 2, 0)
-    return np.where(far, (np.sqrt(x) - ndtri(level)) ** 2, found)
+    return np.where(far, (np.sqrt(x) - ndtri(level)) ** 2, chndtrinc(np.where(far, 1.0, x), df, level))
 
 
 def _shares(components: NDArray[np.float64]) -> NDArray[np.float64]:
