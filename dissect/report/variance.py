@@ -246,10 +246,17 @@ def _squares(grid: NDArray[np.float64]) -> _Squares:
 
 def _noncentrality(x: NDArray[np.float64], df: float, level: NDArray[np.float64]) -> NDArray[np.float64]:
     """The noncentrality at which a noncentral chi-squared lies below `x` with probability `level`; 0 where none is."""
-    from scipy.special import chndtrinc, ndtri
+    from scipy.special import chndtr, ndtri
 
     far = x > 1e4  # the square of a normal, to one part in x
-    return np.where(far, (np.sqrt(x) - ndtri(level)) ** 2, chndtrinc(np.where(far, 1.0, x), df, level))
+    low, high = np.zeros_like(x), x + 20 * np.sqrt(x) + 50
+    near = np.where(far, 1.0, x)
+    for _ in range(45):
+        middle = (low + high) / 2
+        below = chndtr(near, df, middle) > level
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    found = np.where(chndtr(near, df, 0) > level, (low + high) / 2, 0)
+    return np.where(far, (np.sqrt(x) - ndtri(level)) ** 2, found)
 
 
 def _shares(components: NDArray[np.float64]) -> NDArray[np.float64]:
