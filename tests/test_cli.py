@@ -405,6 +405,25 @@ def test_a_control_that_counts_runs_and_is_compared(run, toy_data: Path) -> None
     assert len(json.loads(run("recommend", spop, 1, 2, "-k", 4).out)["items"]) == 4
 
 
+def test_recommend_by_name(run, toy_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_data / "toy", tmp_path / "data/toy")
+    made = json.loads(run("run", "srgnn", *TOY, "--data-dir", "data", "--json").out.splitlines()[-1])
+    path = f"runs/{made['run_id']}"
+    assert "no names at" in run("recommend", path, "shoe 1", "--names").line
+    (tmp_path / "data/toy/items.txt").write_text("".join(f"shoe {i}\n" for i in range(30)))
+    by_id = json.loads(run("recommend", path, 3, 4, "-k", 2).out)
+    by_name = json.loads(run("recommend", path, "shoe 3", "shoe 4", "-k", 2, "--names").out)
+    assert by_name["session"] == ["shoe 3", "shoe 4"]
+    assert [row["item"] for row in by_name["items"]] == [f"shoe {row['item']}" for row in by_id["items"]]
+    assert [row["score"] for row in by_name["items"]] == [row["score"] for row in by_id["items"]]
+    assert "no item 'boot' in" in run("recommend", path, "boot", "--names").line
+    assert "'shoe 3' is not a valid integer" in run("recommend", path, "shoe 3").err
+    (tmp_path / "data/toy/items.txt").write_text("one\n")
+    assert "1 names for 30 items" in run("recommend", path, "one", "--names").line
+    (tmp_path / "data/toy").rename(tmp_path / "data/moved")
+    assert "toy" in run("recommend", path, "one", "--names").line
+
+
 def test_lists(run, toy_data: Path) -> None:
     assert "V-SKNN" in run("models").out
     assert "[s || h_n]" in run("models").out  # no markup

@@ -225,14 +225,24 @@ def prune(
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("items", nargs=-1, required=True, type=int)
+@click.argument("items", nargs=-1, required=True)
 @click.option("-k", "--top", default=20, show_default=True, type=click.IntRange(1), help="How many items.")
 @click.option("--pruned", is_flag=True, help="With the weights pruned by the run's own rule.")
-def recommend(run: Path, items: tuple[int, ...], top: int, pruned: bool) -> None:
-    """Recommend the next items after a session of ITEMS (the data set's own ids), as JSON.
+@click.option("--names", is_flag=True, help="ITEMS are names, those of the raw data; so are the items that come out.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where data sets lie [default: as when RUN was made]."
+)
+def recommend(run: Path, items: tuple[str, ...], top: int, pruned: bool, names: bool, data_dir: Path | None) -> None:
+    """Recommend the next items after a session of ITEMS, the oldest click first, as JSON.
 
-    Of a prepared data set these are lines of its items.txt, counted from 0, or from 1 where it is in SR-GNN's pickles.
+    ITEMS are the data set's own ids. Of a prepared data set these are lines of its items.txt, counted from 0, or from 1
+    where it is in SR-GNN's pickles; --names takes what stands there.
     """
-    from dissect.experiment.use import recommend_items
+    from dissect.experiment.use import recommend_items, recommend_names
 
-    click.echo(json.dumps(recommend_items(run, list(items), top, pruned)))
+    if names:
+        found = recommend_names(run, list(items), top, pruned, data_dir=data_dir)
+    else:
+        given = [click.INT.convert(item, None, None) for item in items]
+        found = recommend_items(run, given, top, pruned, data_dir=data_dir)
+    click.echo(json.dumps(found, ensure_ascii=False))

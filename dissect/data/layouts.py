@@ -26,6 +26,8 @@ from dissect.errors import DissectError
 PAIRS = (("all_train_seq.txt", "test.txt"), ("train.txt", "test.txt"))
 SINGLE = "sessions.txt"
 ITEMS = "num_items.txt"
+#: What `dissect data prepare` writes beside the sessions: the raw id of each item, an item a line.
+NAMES = "items.txt"
 EXPECTED = (
     "all_train_seq.txt + test.txt, or train.txt + test.txt, or sessions.txt, or NAME.train.inter + NAME.test.inter, "
     "or NAME.inter, or train.parquet + test.parquet, or sessions.parquet"

@@ -11,6 +11,8 @@ import torch
 
 from dissect.batch import Batch
 from dissect.data import Dataset, load
+from dissect.data.layouts import NAMES
+from dissect.data.sources import find
 from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.counted import fitted_model
@@ -80,7 +82,9 @@ def load_model(run: Path | str, pruned: bool = False) -> SessionModel:
     return model.eval()
 
 
-def recommend_items(run: Path, items: list[int], top: int = 20, pruned: bool = False) -> dict[str, Any]:
+def recommend_items(
+    run: Path, items: list[int], top: int = 20, pruned: bool = False, data_dir: Path | None = None
+) -> dict[str, Any]:
     """The `top` items that may follow a session, with their scores.
 
     Parameters
@@ -88,6 +92,8 @@ def recommend_items(run: Path, items: list[int], top: int = 20, pruned: bool = F
     run : path
     items : list of int
         The session in the data set's own ids, oldest click first.
+    data_dir : path, optional
+        Where a model that counts finds the data set; outranks the spec's.
 
     Raises
     ------
@@ -110,7 +116,7 @@ def recommend_items(run: Path, items: list[int], top: int = 20, pruned: bool = F
             )
     session = [i - first for i in items]
     if model is None:
-        best, scores = _count_items(run, spec, session, top)
+        best, scores = _count_items(run, spec, session, top, data_dir)
     else:
         with torch.no_grad():
             scores, best = model.scores(Batch.from_lists([session]))[0].topk(min(top, count))
@@ -120,9 +126,36 @@ def recommend_items(run: Path, items: list[int], top: int = 20, pruned: bool = F
     }
 
 
-def _count_items(run: Path, spec: Spec, session: list[int], top: int) -> tuple[Any, Any]:
+def recommend_names(
+    run: Path, items: list[str], top: int = 20, pruned: bool = False, data_dir: Path | None = None
+) -> dict[str, Any]:
+    """`recommend_items` with the names that the raw data had: the lines of a prepared data set's ``items.txt``.
+
+    Raises
+    ------
+    DissectError
+        As `recommend_items`; for a name that the data set does not have, and a data set without names.
+    """
+    _, spec, result = finished(run)
+    data_of(run, data_dir)  # names of data that have changed since would be those of other items
+    path = find(spec.dataset, data_dir or spec.data_dir or None).train.with_name(NAMES)
+    if not path.is_file():
+        raise DissectError(f"no names at {path}: 'dissect data prepare' writes them; leave out --names and give ids")
+    names = path.read_text(encoding="utf-8").splitlines()
+    if len(names) != result["dataset"]["items"]:
+        raise DissectError(f"{path} has {len(names):,} names for {result['dataset']['items']:,} items")
+    first = result["dataset"].get("first_id", 0)
+    ids = {name: number for number, name in enumerate(names, first)}
+    for item in items:
+        if item not in ids:
+            raise DissectError(f"no item {item!r} in {path}; it has {', '.join(names[:3])} and {len(names) - 3:,} more")
+    found: list[dict[str, Any]] = recommend_items(run, [ids[item] for item in items], top, pruned, data_dir)["items"]
+    return {"session": items, "items": [{**row, "item": names[row["item"] - first]} for row in found]}
+
+
+def _count_items(run: Path, spec: Spec, session: list[int], top: int, data_dir: Path | None) -> tuple[Any, Any]:
     """The best items by a model that counts, which keeps no weights: it counts once more, on what the run did."""
-    data = data_of(run)
+    data = data_of(run, data_dir)
     model = fitted_model(spec, make_splits(data, spec, torch.device("cpu"), refit=spec.refit), data)
     scores = model.scores(np.array(session), np.array([0]), np.array([len(session)]))
     return best_of_row(scores, model.background, top)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from dissect.data.layouts import NAMES
 from dissect.data.prepare.archive import ensure_space
 from dissect.data.prepare.times import SECOND
 from dissect.errors import DissectError
@@ -133,7 +134,7 @@ def common_files(train: pl.DataFrame, test: pl.DataFrame, names: pl.Series) -> d
     return {
         "train_timestamps.txt": _lines(train, time),
         "test_timestamps.txt": _lines(test, time),
-        "items.txt": "".join(" ".join(name.splitlines()) + "\n" for name in names).encode(),
+        NAMES: "".join(" ".join(name.splitlines()) + "\n" for name in names).encode(),
     }
 
 
