@@ -243,6 +243,6 @@ def recommend(run: Path, items: tuple[str, ...], top: int, pruned: bool, names: 
     if names:
         found = recommend_names(run, list(items), top, pruned, data_dir=data_dir)
     else:
-        given = [click.INT.convert(item, None, None) for item in items]
+        given = [click.INT(item) for item in items]
         found = recommend_items(run, given, top, pruned, data_dir=data_dir)
     click.echo(json.dumps(found, ensure_ascii=False))
