@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: What a value of a type is called in a message.
+KINDS: dict[type, str] = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a name"}
+
 
 class DissectError(Exception):
     """A failure the user can act on: one line that says what, where and the valid choices.

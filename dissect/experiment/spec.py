@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from dissect.errors import DissectError
+from dissect.errors import KINDS, DissectError
 from dissect.experiment.concerns import COUNTED, check_concerns, check_trained
 from dissect.models.counting import COUNTING, counting_options
 from dissect.models.recipes import RECIPES, Recipe, choose, recipe_of
@@ -39,14 +39,13 @@ SINCE = {
 }  # fmt: skip
 #: Types of the fields that may be left out.
 _OPTIONAL = {"threshold": float, "init_seed": int}
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
     """`value` as a `kind`, numpy's numbers too; a DissectError for another type (``"false"`` is true in Python)."""
     wanted = {int: Integral, float: Real}.get(kind, kind)
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
-        raise DissectError(f"--{name.replace('_', '-')} is {value!r}; it takes {_KINDS[kind]}")
+        raise DissectError(f"--{name.replace('_', '-')} is {value!r}; it takes {KINDS[kind]}")
     return kind(value)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from dissect.errors import DissectError
+from dissect.errors import KINDS, DissectError
 from dissect.experiment.instrument import check_parts
 from dissect.experiment.spec import Spec
 from dissect.models.recipes import RECIPES, choose, encoder_options_of, options_of
@@ -233,7 +233,7 @@ def _parse(text: str, base: Spec) -> tuple[str, Range]:
         raise DissectError(f"--space {text!r} is not FIELD=LOW:HIGH[:log] or FIELD=A,B,...")
     choose("field", name, known(base))
     options = _options(base)
-    kind = type(options[name]) if name in options else _KINDS[name]
+    kind = type(options[name]) if name in options else _TYPES[name]
     if ":" not in rest:
         values = [_value(name, part, kind) for part in rest.split(",")]
         if len(values) < 2:
@@ -254,7 +254,7 @@ def _parse(text: str, base: Spec) -> tuple[str, Range]:
     return name, Interval(*ends, log=bool(log))
 
 
-_KINDS = {f.name: type(f.default) for f in fields(Spec)}
+_TYPES = {f.name: type(f.default) for f in fields(Spec)}
 
 
 def fixed_values(base: Spec, given: Mapping[str, str]) -> dict[str, Any]:
@@ -269,20 +269,20 @@ def fixed_values(base: Spec, given: Mapping[str, str]) -> dict[str, Any]:
         choose("field", name, known(base))
     options = _options(base)
     return {
-        name: _value(name, text, type(options[name]) if name in options else _KINDS[name])
+        name: _value(name, text, type(options[name]) if name in options else _TYPES[name])
         for name, text in given.items()
     }
 
 
 def _value(name: str, text: str, kind: type) -> Any:
     text = text.strip()
-    what = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a name"}[kind]
+    wrong = DissectError(f"{name} is {text!r}; it takes {KINDS[kind]}")
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
         value = kind(text)
     except (ValueError, KeyError):
-        raise DissectError(f"{name} is {text!r}; it takes {what}") from None
+        raise wrong from None
     if value == "" or (kind is float and not math.isfinite(value)):
-        raise DissectError(f"{name} is {text!r}; it takes {what}")
+        raise wrong
     return value

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dissect.errors import DissectError
+from dissect.errors import KINDS, DissectError
 from dissect.models.encoders import (
     AdaptiveEncoder,
     DilatedEncoder,
@@ -264,8 +264,7 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
-        what = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}[kind]
-        raise DissectError(f"option {name} is {value!r}; it takes {what}")
+        raise DissectError(f"option {name} is {value!r}; it takes {KINDS[kind]}")
     return value
 
 
