@@ -80,6 +80,12 @@ class OfficialReadout(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-8)
         self.w_m = nn.Linear(2 * dim, dim)
 
+    def start(self) -> None:
+        """Let the layer norm start as every other parameter of the released model does, and not at a gain of 1."""
+        bound = 1 / math.sqrt(self.dim)
+        for parameter in self.norm.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
     def forward(self, hidden: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Packed (T, d) or padded (B, n, d) states -> queries (B, d); arguments as for `AttenMixerReadout.forward`."""
         hidden, lengths = self._pack(hidden, lengths, mask)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,10 @@ class GRUCell(nn.Module):
         super().__init__()
         self.input = nn.Linear(inputs, 3 * hidden, bias=bias)
         self.hidden = nn.Linear(hidden, 3 * hidden, bias=bias)
+        # torch's own units start every weight at U(-1/sqrt(hidden), 1/sqrt(hidden)), a linear map by its inputs.
+        with torch.no_grad():
+            for parameter in self.input.parameters():
+                parameter.mul_(math.sqrt(inputs / hidden))
 
     def forward(self, a: Tensor, h: Tensor) -> Tensor:
         """One step: input `a` (M, inputs), state `h` (M, hidden) -> (M, hidden)."""

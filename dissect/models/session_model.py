@@ -14,7 +14,8 @@ from dissect.models.seams import Encoded, Encoder, Examples, Output, Parts, Read
 
 #: Names of what `SessionModel` takes as `start`.
 STARTS = ("uniform", "torch", "small", "xavier")
-_NORMS = (nn.LayerNorm, nn.BatchNorm1d)
+#: Modules that start as torch starts them, whatever the others do: at a gain of 1, at a slope of 1/4.
+_AS_THEY_ARE = (nn.LayerNorm, nn.BatchNorm1d, nn.PReLU)
 
 
 class SessionModel(nn.Module):
@@ -33,7 +34,8 @@ class SessionModel(nn.Module):
         Where weights start: every one at U(-1/sqrt(d), 1/sqrt(d)), as in SR-GNN (arXiv 1811.00855, released code) and
         the models that grew from it; or as torch's own modules do, items at N(0, 1), or ``small``, at N(0, 0.02^2),
         or ``xavier``, where the item table and every linear map but a recurrent unit's start as `xavier_normal_` does,
-        biases at 0, as in RecBole's NARM. Norms start at gain 1, and what a module's own `start` sets is as it says.
+        biases at 0, as in RecBole's NARM. Norms start at gain 1 and PReLUs at slope 1/4, and what a module's own
+        `start` sets is as it says.
     window : int
         Where positive, only a session's last `window` clicks are seen.
     max_norm : float
@@ -81,8 +83,9 @@ class SessionModel(nn.Module):
                     if isinstance(module, nn.Linear) and module.bias is not None:
                         nn.init.zeros_(module.bias)
         for module in self.modules():
-            if isinstance(module, _NORMS):
+            if isinstance(module, _AS_THEY_ARE):
                 module.reset_parameters()
+        for module in self.modules():  # after those: a module's own start may be about a norm in it
             if callable(begin := getattr(module, "start", None)):
                 begin()
 
@@ -109,7 +112,7 @@ class SessionModel(nn.Module):
         if self.max_norm:
             with torch.no_grad():
                 if self.scorer.unit_items:
-                    torch.embedding_renorm_(table.data, batch.items, self.max_norm, 2.0)
+                    torch.embedding_renorm_(table.detach(), batch.items, self.max_norm, 2.0)
                 else:
                     table.mul_((self.max_norm / table.norm(dim=1, keepdim=True)).clamp_max(1))
         return self.encoder(batch, table)

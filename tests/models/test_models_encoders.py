@@ -210,12 +210,37 @@ def test_narm_starts_as_recboles_does() -> None:
     torch.manual_seed(0)
     model = build("narm", items=3000, dim=50)
     expected = {  # N(0, 2 / (inputs + outputs)), but U(+-1/sqrt(100)) in the recurrent unit, whose start is torch's
-        "embedding": (2 / 3050) ** 0.5, "encoder.cell.hidden": 0.1 / 3**0.5, "readout.a1": 0.1,
-        "readout.decoder": (2 / 250) ** 0.5,
+        "embedding": (2 / 3050) ** 0.5, "encoder.cell.input": 0.1 / 3**0.5, "encoder.cell.hidden": 0.1 / 3**0.5,
+        "readout.a1": 0.1, "readout.decoder": (2 / 250) ** 0.5,
     }  # fmt: skip
     for name, std in expected.items():
         weight = model.get_parameter(f"{name}.weight")
         assert weight.std().item() == pytest.approx(std, rel=0.05), name
+
+
+def test_units_in_pieces_start_as_torchs_whole_ones() -> None:
+    torch.manual_seed(0)
+    pieces = (
+        (GRUCell(20, 80), nn.GRUCell(20, 80)),
+        (GRUCell(80, 20), nn.GRUCell(80, 20)),
+        (CausalConvolution(64, 3, 1), nn.Conv1d(64, 64, 3)),
+    )
+    for ours, whole in pieces:
+        bound = max(p.abs().max().item() for p in whole.parameters())
+        for name, parameter in ours.named_parameters():
+            rel = 0.02 if parameter.dim() > 1 else 0.2  # a bias has few numbers
+            assert parameter.abs().max().item() == pytest.approx(bound, rel=rel), name
+
+
+def test_the_released_reading_starts_as_the_released_code_does() -> None:
+    torch.manual_seed(0)
+    model = build("attenmixer-official", items=30, dim=64, longest=20)
+    for name, parameter in model.named_parameters():
+        assert 0.1 < parameter.abs().max().item() <= 0.125, name
+    whole = build(recipe_of("srgnn", encoder="edge-order", readout="attenmixer"), items=30, dim=16)
+    slopes = [module.weight for module in whole.modules() if isinstance(module, nn.PReLU)]
+    assert slopes
+    assert all((slope == 0.25).all() for slope in slopes)
 
 
 def test_default_steps_of_a_gated_graph_are_not_written_down() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +33,10 @@ class CausalConvolution(nn.Module):
         self.reach = [dilation * tap for tap in range(kernel - 1, 0, -1)]
         self.past = nn.Linear((kernel - 1) * dim, dim, bias=False)
         self.own = nn.Linear(dim, dim)
+        with torch.no_grad():  # every tap starts as in one convolution, by the inputs of all, not of its own map
+            self.past.weight.mul_(math.sqrt((kernel - 1) / kernel))
+            for parameter in self.own.parameters():
+                parameter.mul_(math.sqrt(1 / kernel))
 
     def forward(self, x: Tensor, place: Tensor) -> Tensor:
         """(T, d) -> (T, d), with the place of each click in its session, (T,)."""
