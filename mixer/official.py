@@ -14,9 +14,9 @@ rounding (tests/mixer). It departs from the paper in these ways:
 - The query is L2-normalised after W_m (with bias), sigma is 16, and the item table has dropout 0.1 after its L2.
 - Every parameter, the layer norm's gain too, starts at U(-1/sqrt(d), 1/sqrt(d)).
 
-Two things are not repeated, neither of which changes a score outside training: there, dropout takes each distinct item
-of a session once for all its clicks (here each click by itself), and each file is padded to its own longest session
-(here `slots` is one number).
+Two things are not repeated. There, dropout takes each distinct item of a session once for all its clicks (here each
+click by itself), which changes no score outside training. And each file is padded to its own longest session, where
+`slots` is one number here, which changes scores a little: those of an untrained model by 2e-4 between 70 and 40 slots.
 """
 
 from __future__ import annotations

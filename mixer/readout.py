@@ -129,6 +129,8 @@ class AttenMixerReadout(nn.Module):
         check_width(dim, heads)
         checks.choice("head values", head_values, HEAD_VALUES)
         checks.choice("mixture", mixture, MIXTURES)
+        if mixture == "max" and p != 4.0:
+            raise ValueError(f"p is {p}; the largest of the maps (mixture='max') has no exponent: leave it out")
         checks.exponent(p)
         checks.choice("output", output, OUTPUTS)
         checks.flag("values", values)

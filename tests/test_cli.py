@@ -87,6 +87,8 @@ TOY = ("--dataset", "toy", "--dim", 4, "--epochs", 1, "--device", "cpu", "--quie
         (["run", "srgnn", "--sparsify", "none", "--log-sigma2", "-5"], ["wraps nothing; leave out --log-sigma2"]),
         (["run", "srgnn", "--sigma", "inf"], ["--sigma is inf", "finite"]),
         (["bench", "srgnn", "--sigma", "inf"], ["--sigma is inf", "finite"]),
+        (["run", "srgnn", "--sigma", "5"], ["--sigma 5 changes nothing: the scorer dot has no scale"]),
+        (["run", "attenmixer-lp", "--p", "2"], ["'attenmixer': p is 2.0; the largest of the maps"]),
         (["run", "srgnn", "--protocol", "paper-code", "--refit"], ["--refit", "--protocol paper-code", "leave one"]),
         (["run", "srgnn", "--epoch"], ["--epoch", "--epochs"]),
         (["run", "srgnn", "--dim", "ten"], ["--dim", "ten"]),

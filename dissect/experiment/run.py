@@ -73,8 +73,6 @@ class Run:
             )
         with self.world.main_first():  # it may have to download or parse; the others find its copy
             self.data = load(spec.dataset, data_dir=spec.data_dir or None, progress=not quiet and self.world.main)
-        if spec.options.get("intents") == "subsets" and self.device.type == "cuda":
-            raise DissectError(f"{spec.model} has no fixed shapes to capture; run it with --device cpu")
         splits = make_splits(self.data, spec, torch.device("cpu"))  # refuses what can't be split, before any write
         check_data(spec, splits, self.data)
         self.id = spec.run_id(self.data.sha256)

@@ -180,13 +180,13 @@ class Spec:
                 raise DissectError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be > 0")
         if not 0 < self.lr_gamma <= 1:
             raise DissectError(f"--lr-gamma is {self.lr_gamma}; it must lie in (0, 1]")
-        if not 0 <= self.item_dropout < 1:
-            raise DissectError(f"--item-dropout is {self.item_dropout}; it must lie in [0, 1)")
         if not 0 < self.valid_fraction < 1:
             raise DissectError(f"valid_fraction is {self.valid_fraction}; it must lie between 0 and 1")
         start, end = self.warmup
         if not 0 <= start <= end <= 1:
             raise DissectError(f"--warmup is {start} {end}; it takes two shares with 0 <= START <= END <= 1")
+        if self.scorer == "dot" and not self.counts and self.sigma != RECIPES[self.model].sigma:
+            raise DissectError(f"--sigma {self.sigma:g} changes nothing: the scorer dot has no scale; leave it out")
         if self.mask and self.sparse:
             raise DissectError("--mask holds weights at zero, which noise would undo; use it with --sparsify none")
         if self.refit and self.protocol == "paper-code":

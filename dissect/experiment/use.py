@@ -118,8 +118,11 @@ def recommend_items(
     if model is None:
         best, scores = _count_items(run, spec, session, top, data_dir)
     else:
-        with torch.no_grad():
-            scores, best = model.scores(Batch.from_lists([session]))[0].topk(min(top, count))
+        try:
+            with torch.no_grad():
+                scores, best = model.scores(Batch.from_lists([session]))[0].topk(min(top, count))
+        except ValueError as error:  # some readouts have a longest session
+            raise DissectError(f"{run}: {error}") from None
     return {
         "session": items,
         "items": [{"item": int(i) + first, "score": round(float(s), 6)} for s, i in zip(scores, best, strict=True)],

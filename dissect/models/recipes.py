@@ -276,12 +276,12 @@ def recipe_of(
     options: Options | None = None,
     item_dropout: float | None = None,
 ) -> Recipe:
-    """The recipe `model`, with one half or another swapped, or options of the readout set.
+    """The recipe `model`, with one half or another swapped, options of either set, or the item dropout.
 
     Raises
     ------
     DissectError
-        For a name that no table has, and an option that the readout does not take.
+        For a name that no table has, an option that neither half takes, and a dropout that is no share.
     """
     base = RECIPES[choose("model", model, RECIPES)]
     encode = choose("encoder", encoder or base.encoder, ENCODERS)
@@ -291,6 +291,8 @@ def recipe_of(
         for name, value in base.options.items()
         if (encode == base.encoder if name.startswith(ENCODER_PREFIX) else read == base.readout)
     }
+    if item_dropout is not None and not 0 <= item_dropout < 1:
+        raise DissectError(f"--item-dropout is {item_dropout}; it must lie in [0, 1)")
     return replace(
         base,
         encoder=encode,
@@ -329,7 +331,9 @@ def build(
     torch.Size([50, 8])
     """
     recipe = recipe_of(recipe) if isinstance(recipe, str) else recipe
-    dim = dim or recipe.dim
+    dim = recipe.dim if dim is None else dim
+    if items < 1 or dim < 1:
+        raise DissectError(f"a model of {items} items, {dim} wide; both must be at least 1")
     of_encoder = {n.removeprefix(ENCODER_PREFIX): v for n, v in recipe.options.items() if n.startswith(ENCODER_PREFIX)}
     of_readout = {n: v for n, v in recipe.options.items() if not n.startswith(ENCODER_PREFIX)}
     if recipe.readout == "attenmixer-official":

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from dissect.errors import DissectError
+
 #: Name -> formula.
 SCORERS = {
     "dot": "q . e",
@@ -33,6 +35,10 @@ class Scorer:
     name: str = "dot"
     sigma: float = 12.0
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in SCORERS:
+            raise DissectError(f"unknown scorer {self.name!r}; choose from {', '.join(SCORERS)}")
 
     @property
     def unit_items(self) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dissect.batch import Batch
+from dissect.errors import DissectError
 from dissect.models.recurrence import GRUCell
 from dissect.models.scorers import Scorer
 from dissect.models.seams import Encoded, Encoder, Examples, Output, Parts, Readout
@@ -61,6 +62,8 @@ class SessionModel(nn.Module):
         max_norm: float = 0.0,
     ) -> None:
         super().__init__()
+        if start not in STARTS:
+            raise DissectError(f"unknown start {start!r}; choose from {', '.join(STARTS)}")
         self.window, self.max_norm = window, max_norm
         self.embedding = nn.Embedding(items, dim)
         self.encoder = encoder
@@ -95,6 +98,10 @@ class SessionModel(nn.Module):
         auxiliary = self.encoder.auxiliary(encoded, query) if self.training else None
         table, unit_items = self.scorer.table(encoded.table, self.training)
         return Output(self.scorer.query(query), table, auxiliary, unit_items)
+
+    def query(self, batch: Batch) -> Tensor:
+        """The queries alone, (B, d), as `forward` gives them, without what it does to the whole table."""
+        return self.scorer.query(self._read(batch)[1])
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of every item for each session, (B, items)."""

@@ -68,7 +68,7 @@ class Verdict:
     word : str
         holds, fails, depends, undecided or not run.
     details : tuple of str
-        One line for each thing that was judged, with its numbers.
+        One line for each thing that was judged: the word for it, its numbers and its seeds.
     seeds : int
         The fewest seeds behind one of them; 0 where nothing was run. Each line names its own.
     missing : tuple of str
@@ -88,8 +88,17 @@ class Verdict:
         return f"{self.word} ({', '.join([*doubts, seeds])})"
 
 
-def load_claims(path: Path | str) -> tuple[str, list[Claim]]:
-    """The rules in words, and the claims.
+@dataclass(frozen=True)
+class Claims:
+    """A file of claims: the rules in words, the claims, and what is said and not judged by any of them."""
+
+    rule: str
+    claims: tuple[Claim, ...]
+    beyond: tuple[str, ...]
+
+
+def load_claims(path: Path | str) -> Claims:
+    """Read a file of claims.
 
     Raises
     ------
@@ -115,7 +124,7 @@ def load_claims(path: Path | str) -> tuple[str, list[Claim]]:
         if wrong:
             raise DissectError(f"{path}, claim {own['id']}: {wrong[0]!r} is missing, or no option of {own['kind']!r}")
         claims.append(Claim(**own, options=rest))
-    return str(data.get("rule", "")).strip(), claims
+    return Claims(str(data.get("rule", "")).strip(), tuple(claims), tuple(data.get("beyond", ())))
 
 
 def judge(claim: Claim, found: Found) -> Verdict:
@@ -136,7 +145,7 @@ def judge(claim: Claim, found: Found) -> Verdict:
         word = UNDECIDED
     else:
         word = DEPENDS
-    details = tuple(f"{text} ({said_seeds(seeds)})" for _, text, seeds in parts)
+    details = tuple(f"{held}: {text} ({said_seeds(seeds)})" for held, text, seeds in parts)
     return Verdict(word, details, min(len(seeds) for _, _, seeds in parts), tuple(missing))
 
 
@@ -334,8 +343,7 @@ def _density_below(found: Found, options: Mapping[str, Any]) -> Judged:
     parts: list[Part] = []
     for label, rows in _densities(found, options["part"]).items():
         held = _word([_below(d, options["limit"]) for _, d in rows])
-        shown = ", ".join(_counts(d) for _, d in rows)
-        parts.append((held, f"{label}: {options['part']} {shown}", seeds_of(r for r, _ in rows)))
+        parts.append((held, f"{label}: {_counts(options['part'], rows)}", seeds_of(r for r, _ in rows)))
     return parts, [label for label, runs in found.items() if not runs]
 
 
@@ -347,17 +355,17 @@ def _density_above(found: Found, options: Mapping[str, Any]) -> Judged:
     above = _densities(found, options["part"])
     for name in [than] if isinstance(than, str) else than:
         below = _densities(found, name)
-        what = options["part"] if isinstance(than, str) else f"{options['part']} over {name}"
         for label, rows in above.items():
             partner = label if label in below else label.replace(other, one) if other else label
-            theirs = {r.spec["seed"]: d for r, d in below.get(partner, [])}
-            both = [(r, d) for r, d in rows if r.spec["seed"] in theirs]
-            pairs = [(d, theirs[r.spec["seed"]]) for r, d in both]
-            if not pairs:
+            theirs = {r.spec["seed"]: (r, d) for r, d in below.get(partner, [])}
+            mine = [(r, d) for r, d in rows if r.spec["seed"] in theirs]
+            if not mine:
                 continue
-            held = _word([_above(a, b) for a, b in pairs])
-            shown = ", ".join(f"{_counts(a)} against {_counts(b)}" for a, b in pairs)
-            parts.append((held, f"{label}: {what} {shown}", seeds_of(r for r, _ in both)))
+            others = [theirs[r.spec["seed"]] for r, _ in mine]
+            held = _word([_above(a, b) for (_, a), (_, b) in zip(mine, others, strict=True)])
+            where = "" if partner == label else f" in {partner}"
+            text = f"{label}: {_counts(options['part'], mine)} against {_counts(name, others)}{where}"
+            parts.append((held, text, seeds_of(r for r, _ in mine)))
     return parts, [label for label, runs in found.items() if not runs]
 
 
@@ -386,14 +394,24 @@ def _later(d: Mapping[str, Any]) -> float | None:
     return None if d["moved"] is None else float(np.clip(d["density"] + 4 * d["moved"], 0, 1))
 
 
-def _counts(density: Mapping[str, Any]) -> str:
-    text = f"{density['kept']:,} / {density['total']:,} = {density['density']:.3f}"
-    null = density.get("shadow_total")
-    notes = [f"shadows {density['shadow_kept'] / null:.3f}"] if null else []
-    if not density["settled"]:
-        moved = density["moved"]
-        notes.append("not settled" + ("" if moved is None else f", {moved:+.3f} in the last quarter"))
-    return text + (f" ({'; '.join(notes)})" if notes else "")
+def _counts(part: str, rows: Sequence[tuple[Run, Mapping[str, Any]]]) -> str:
+    """What runs kept of a part, in the order of the runs."""
+    densities = [d for _, d in rows]
+    kept, totals = ([f"{d[name]:,}" for d in densities] for name in ("kept", "total"))
+    alike = len(set(totals)) == 1
+    counts = (
+        f"{', '.join(kept)} of {totals[0]}" if alike else ", ".join(map(" of ".join, zip(kept, totals, strict=True)))
+    )
+    notes = [counts]
+    if all(d.get("shadow_total") for d in densities):
+        notes.append("shadows " + ", ".join(f"{d['shadow_kept'] / d['shadow_total']:.3f}" for d in densities))
+    for run, d in rows:
+        if not d["settled"]:
+            where = f"seed {run.spec['seed']} " if len(rows) > 1 else ""
+            moved = "" if d["moved"] is None else f", {d['moved']:+.3f} in the last quarter"
+            notes.append(f"{where}not settled{moved}")
+    shares = ", ".join(f"{d['density']:.3f}" for d in densities)
+    return f"{part} {shares} ({'; '.join(notes)})"
 
 
 def _falls(found: Found, options: Mapping[str, Any]) -> Judged:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dissect.batch import PackedExamples
+from dissect.batch import Batch, PackedExamples
 from dissect.errors import DissectError
 from dissect.training.recommended import Tally, best_of_block
 
@@ -150,7 +150,7 @@ def rank_examples(
         for i in range(first, stop, size):
             batch = examples.batch(torch.arange(i, min(i + size, stop), device=device))
             assert batch.targets is not None
-            query = model(batch).query.float().t()
+            query = _query(model, batch).t()
             block = buffer[:, : len(batch)]
             for j in range(0, items, step):
                 torch.mm(table[j : j + step], query, out=block[j : j + step])
@@ -171,6 +171,13 @@ def _scored_table(model: torch.nn.Module, examples: PackedExamples) -> Tensor:
     """The table that queries are multiplied with: any output names it, and a normalised copy is made once."""
     output = model(examples.batch(torch.zeros(1, dtype=torch.int64, device=examples.clicks.device)))
     return F.normalize(output.table, dim=1) if output.unit_items else output.table
+
+
+def _query(model: torch.nn.Module, batch: Batch) -> Tensor:
+    """Queries (B, d) of a batch: from the model's own ``query``, where it has one, since its table is known already."""
+    own: Any = getattr(model, "query", None)
+    query: Any = own(batch) if callable(own) else model(batch).query
+    return query.float()
 
 
 def latency_ms(model: torch.nn.Module, examples: PackedExamples, top: int = 20, rounds: int = 60) -> float:
@@ -194,7 +201,7 @@ def latency_ms(model: torch.nn.Module, examples: PackedExamples, top: int = 20, 
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             begun = time.perf_counter()
-            query = model(examples.batch(index)).query.float()
+            query = _query(model, examples.batch(index))
             (query @ table.t()).topk(min(top, table.shape[0])).indices.cpu()  # what is on the CPU has been waited for
             times.append(1e3 * (time.perf_counter() - begun))
     return float(np.median(times[5:]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +14,7 @@ from dissect.batch import Batch, PackedExamples
 from dissect.errors import DissectError
 from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, SessionModel, build, recipe_of
 from dissect.models.recurrence import GRUCell
+from dissect.models.scorers import Scorer
 from dissect.models.seams import Encoded
 from dissect.sparsity import resolve_parts
 from dissect.training.loss import item_cross_entropy
@@ -130,3 +134,35 @@ def test_cosine_scores_are_sigma_times_the_cosine() -> None:
 def test_unknown_names_list_the_choices() -> None:
     with pytest.raises(DissectError, match=r"unknown readout 'men' \(did you mean 'mean'\?\); choose from: .*mean"):
         recipe_of("srgnn", readout="men")
+
+
+def test_wrong_values_are_refused_by_the_models_themselves() -> None:
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"items": 0}, "a model of 0 items, 100 wide"),
+        ({"dim": 0}, "a model of 3 items, 0 wide"),
+    )
+    for wrong, message in cases:
+        with pytest.raises(DissectError, match=message):
+            build("srgnn", **{"items": 3, **wrong})
+    with pytest.raises(DissectError, match="unknown scorer 'cosin'; choose from dot"):
+        Scorer("cosin")
+    with pytest.raises(DissectError, match="unknown start 'unifrom'; choose from uniform"):
+        build(replace(recipe_of("srgnn"), start="unifrom"), items=3, dim=4)
+    with pytest.raises(DissectError, match="item-dropout is 1.0; it must lie in"):
+        recipe_of("srgnn", item_dropout=1.0)
+    with pytest.raises(DissectError, match="must be finite and >= 0"):
+        build(recipe_of("dhcn", options={"encoder.beta": float("nan")}), items=3, dim=4)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_queries_by_themselves_are_those_of_the_whole_pass(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(name, items=9, dim=16, longest=5).eval()
+    batch = Batch.from_lists([[1, 2, 1], [3], [4, 5, 6, 7]])
+    torch.testing.assert_close(model.query(batch), model(batch).query, rtol=0, atol=0)
+
+
+def test_the_released_reading_refuses_a_session_longer_than_the_data_s() -> None:
+    model = build("attenmixer-official", items=20, dim=16, longest=5).eval()
+    with pytest.raises(ValueError, match="more than the 6 slots"):
+        model(Batch.from_lists([list(range(10))]))

@@ -46,7 +46,7 @@ def test_density_below():
     assert judge(rule, {"a": [run(0, density=low)], "b": [run(0, density=high)]}).word == "depends"
     mixed = judge(rule, {"a": [run(0, density=low), run(1, density=high)], "b": []})
     assert (mixed.word, mixed.missing, mixed.seeds) == ("depends", ("b",), 2)
-    assert "4 / 100 = 0.040, 6 / 100 = 0.060" in mixed.details[0]
+    assert mixed.details == ("depends: a: propagation 0.040, 0.060 (4, 6 of 100) (seeds 0, 1)",)
     assert "not settled" in judge(rule, {"a": [run(0, density=restless)]}).details[0]
     assert str(judge(rule, {"a": []})) == "not run"
     assert str(judge(rule, {"a": [run(s, density=low) for s in range(3)]})) == "holds (3 seeds)"
@@ -97,7 +97,8 @@ def test_a_density_above_several_others():
     rule = claim("density above", part="attention", than=["propagation", "combination"])
     found = judge(rule, {"a": [run(0, density=parts)]})
     assert found.word == "depends"
-    assert [line.split(" over ")[1].split()[0] for line in found.details] == ["propagation", "combination"]
+    assert [line.split(" against ")[1].split()[0] for line in found.details] == ["propagation", "combination"]
+    assert [line.split(":")[0] for line in found.details] == ["holds", "fails"]
 
 
 def test_density_above_pairs_runs_of_one_seed():
@@ -110,9 +111,9 @@ def test_density_above_pairs_runs_of_one_seed():
     found = judge(rule, {"GNN, local": gnn, "readout, local": readout, "all": both})
     assert found.word == "depends"
     assert found.details == (
-        "readout, local: attention 30 / 100 = 0.300 against 20 / 100 = 0.200, 10 / 100 = 0.100 against "
-        "20 / 100 = 0.200 (seeds 0, 1)",
-        "all: attention 1 / 100 = 0.010 against 2 / 100 = 0.020 (seed 0)",
+        "depends: readout, local: attention 0.300, 0.100 (30, 10 of 100) against propagation 0.200, "
+        "0.200 (20, 20 of 100) in GNN, local (seeds 0, 1)",
+        "fails: all: attention 0.010 (1 of 100) against propagation 0.020 (2 of 100) (seed 0)",
     )
     assert judge(rule, {"GNN, local": gnn[:1], "readout, local": readout[:1]}).word == "holds"
     assert judge(rule, {"all": both}).word == "fails"
@@ -166,7 +167,7 @@ def test_falls_with_length(counts: tuple[int, ...], word: str, rises: str, tmp_p
     held = judge(rule, {"a": [record(tmp_path / f"a{seed}", seed, hits(*counts)) for seed in (0, 2)]})
     assert (held.word, held.seeds) == (word, 2)
     means = ", ".join(f"{i}: {100 * count / SESSIONS:.1f}" for i, count in enumerate(counts, 1))
-    assert held.details == (f"a: {means}; rises from {rises} (seeds 0, 2)",)
+    assert held.details == (f"{word}: a: {means}; rises from {rises} (seeds 0, 2)",)
 
 
 def test_falls_with_length_in_every_row(tmp_path: Path):
@@ -202,7 +203,7 @@ def test_better_at_every_length(tmp_path: Path):
     assert against("same", 20, 20, 20).word == "fails"
     some = against("some", 40, 20, 45)
     assert some.word == "depends"
-    assert some.details[0].startswith("a minus b: holds at 1, 3, fails at 2; 1: HR@20 +33.33 (")
+    assert some.details[0].startswith("depends: a minus b: holds at 1, 3, fails at 2; 1: HR@20 +33.33 (")
     assert some.details[0].endswith("(seed 1)")
     assert against("hardly", 40, 21, 45).word == "undecided"
     assert judge(rule, {"a": [], "b": base}).word == "not run"
@@ -298,7 +299,9 @@ def test_comparisons_by_the_interval_in_both_metrics(
 def test_the_file_s_claims_name_rows_of_their_suites():
     from dissect.experiment.suite import load_suite
 
-    rule, written = load_claims(ROOT / "analyses" / "claims.toml")
+    given = load_claims(ROOT / "analyses" / "claims.toml")
+    rule, written = given.rule, given.claims
+    assert given.beyond
     assert "better: A above B holds" in rule
     assert f"{claims.MARGIN} points" in rule
     assert f"{FEWEST_SESSIONS} sessions" in rule

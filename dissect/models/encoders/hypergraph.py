@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +42,7 @@ def _product(matrix: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
     return F.embedding_bag(column, x, first, mode="sum", per_sample_weights=value, include_last_offset=True)
 
 
-def hypergraph(examples: Examples, items: int) -> tuple[Tensor, Tensor]:
+def hypergraph(examples: Examples, items: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``D^-1 H B^-1 H^T`` of the training prefixes (Eq. 1-2), and the items' degrees.
 
     H is (items, prefixes), 1 where the prefix has the item; B counts the items of a prefix, D the prefixes of an item.
@@ -56,8 +56,8 @@ def hypergraph(examples: Examples, items: int) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    adjacency : Tensor, (items, items), sparse CSR, float32
-        Rows sum to 1.
+    first, column, value : Tensor, (items + 1,) and (nonzeros,) int64, (nonzeros,) float32
+        The matrix in compressed rows, whose values sum to 1 in each.
     degree : Tensor, (items,)
     """
     from scipy import sparse
@@ -78,10 +78,7 @@ def hypergraph(examples: Examples, items: int) -> tuple[Tensor, Tensor]:
     matrix.sort_indices()
     parts = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data.astype(np.float32))
     first, column, value = (torch.from_numpy(part) for part in parts)
-    with warnings.catch_warnings():  # torch calls the format a beta on its first use
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        adjacency = torch.sparse_csr_tensor(first, column, value, (items, items), check_invariants=False)
-    return adjacency, torch.from_numpy(np.maximum(degree, 1).astype(np.float32))
+    return first, column, value, torch.from_numpy(np.maximum(degree, 1).astype(np.float32))
 
 
 class HypergraphEncoder(Encoder):
@@ -115,8 +112,8 @@ class HypergraphEncoder(Encoder):
 
     def __init__(self, dim: int, layers: int = 3, beta: float = 0.01) -> None:
         super().__init__()
-        if layers < 0 or beta < 0:
-            raise ValueError(f"layers is {layers}, beta {beta}; both must be >= 0")
+        if layers < 0 or not 0 <= beta < math.inf:
+            raise ValueError(f"layers is {layers}, beta {beta}; both must be finite and >= 0")
         self.dim, self.layers, self.beta = dim, layers, beta
         self._kept: tuple[Tensor, int, Tensor] | None = None  # a table, its version, what it becomes
         for name, kind in (("first", torch.int64), ("column", torch.int64), ("value", None), ("degree", None)):
@@ -124,9 +121,7 @@ class HypergraphEncoder(Encoder):
 
     def prepare(self, examples: Examples, items: int) -> None:
         """Build the hypergraph of the training examples."""
-        adjacency, degree = hypergraph(examples, items)
-        parts = (adjacency.crow_indices(), adjacency.col_indices(), adjacency.values(), degree)
-        for name, part in zip(self.counted, parts, strict=True):
+        for name, part in zip(self.counted, hypergraph(examples, items), strict=True):
             setattr(self, name, part.to(self.first.device))
         self._kept = None
 
@@ -168,7 +163,7 @@ class HypergraphEncoder(Encoder):
         plain = None
         if self.training and self.beta:
             plain = segment_sum(table.detach()[batch.items], batch.rows, len(batch)) / batch.lengths[:, None]
-        return Encoded(batch, clicks, convolved, star=None, inputs=None, second=plain)
+        return Encoded(batch, clicks, convolved, second=plain)
 
     def auxiliary(self, encoded: Encoded, query: Tensor) -> Tensor | None:
         """``beta sum_b -log sigmoid(q . s) - log sigmoid(-q' . s)``, q' shuffled over sessions and columns."""

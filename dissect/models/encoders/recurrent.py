@@ -43,5 +43,5 @@ class RecurrentEncoder(Encoder):
     def forward(self, batch: Batch, table: Tensor) -> Encoded:
         """Encode each click with those before it."""
         clicks, table = look_up(table, batch.items)
-        states, last = run_cell(self.cell, self.dropout(clicks), batch.lengths)
-        return Encoded(batch, states, table, star=last)
+        states, _ = run_cell(self.cell, self.dropout(clicks), batch.lengths)
+        return Encoded(batch, states, table)

@@ -32,6 +32,7 @@ class MixerReadout(Readout):
         self.mixer = AttenMixerReadout(dim, **options)
         if self.mixer.w_v is not None:
             self.PARTS = {**self.PARTS, "attention": (*self.PARTS["attention"], "mixer.w_v")}
+        self.static = self.mixer.intents.kind != "subsets"  # how many subsets there are depends on the lengths
         if self.mixer.w_m is None:
             self.PARTS = {**self.PARTS, "transformation": ()}
 
@@ -66,12 +67,17 @@ class OfficialMixerReadout(Readout):
         super().__init__()
         self.width = dim
         self.mixer = OfficialReadout(dim, slots=None if longest is None else longest + 1, **options)
-        self.mixer.check = False  # `longest` is the data's, and a captured step pads with a session of any length
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""
+        self._check(encoded)
         return self.mixer(encoded.clicks, encoded.batch.lengths)
 
     def attention(self, encoded: Encoded) -> Tensor:
         """Mixed weight of each click and head, (T, H)."""
+        self._check(encoded)
         return self.mixer.weights(encoded.clicks, encoded.batch.lengths)
+
+    def _check(self, encoded: Encoded) -> None:
+        """Let a session of more than `longest` clicks be refused, but for the one that pads a batch of fixed shape."""
+        self.mixer.check = encoded.batch.span is None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dissect.models.pairs import places_from_last
 from dissect.models.seams import Encoded, Readout
 from mixer.attention import divisors
 from mixer.segments import segment_softmax, segment_sum
@@ -123,6 +124,5 @@ class MeanLastReadout(Readout):
         if self.position is None:
             return None
         batch = encoded.batch
-        place = batch.last.index_select(0, batch.rows) - torch.arange(batch.rows.numel(), device=batch.rows.device)
-        bias = self.position(place.clamp_max(self.position.num_embeddings - 1))
+        bias = self.position(places_from_last(batch).clamp_max(self.position.num_embeddings - 1))
         return segment_softmax(bias, batch.lengths, batch.rows)
