@@ -13,41 +13,77 @@ Expected if the paper's picture came out: "holds" in every line but that of the 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from published import VARIANTS, write
-from style import RECORDS, run, suite_runs
+from style import HERE, RECORDS, run, suite_runs
 
+from dissect.experiment.record import write_atomically
 from dissect.report.axis import describe
-from dissect.report.claims import judge, load_claims
-from dissect.report.formats import Table
+from dissect.report.claims import NOT_RUN, judge, load_claims
+from dissect.report.formats import Table, render
+
+#: Whether runs were trained on every session of their data set -> what that is called.
+SIZES = {True: "all sessions", False: "a subset"}
 
 
 def main() -> list[Path]:
-    """Write the table."""
-    rule, claims = load_claims(RECORDS.parent / "claims.toml")
+    """Write the table as Markdown, with rules and evidence below, and as LaTeX."""
+    given = load_claims(RECORDS.parent / "claims.toml")
     rows: list[list[str]] = []
     evidence: list[str] = []
     notes: dict[str, dict[str, None]] = {}  # what runs are of -> suites
-    for number, claim in enumerate(claims, 1):
-        verdicts = []
-        for variant, name in VARIANTS.items():
-            _, found = suite_runs(claim.suite, variant)
+    for number, claim in enumerate(given.claims, 1):
+        verdicts: dict[bool, list[str]] = {whole: [] for whole in SIZES}
+        lines: list[str] = []
+        data = ""
+        for variant in ("full", "small"):
+            suite, found = suite_runs(claim.suite, variant)
+            # By the data, not by the variant's name: some suites train on all sessions in both.
+            whole = not any(entry.spec.max_train for entry in suite.entries)
+            data = suite.entries[0].spec.dataset
             verdict = judge(claim, found)
-            verdicts.append(str(verdict))
+            if verdict.word != NOT_RUN:
+                verdicts[whole].append(str(verdict))
             if verdict.details:
-                evidence.append(f"{number}, {name}: {'; '.join(verdict.details)}.")
-                notes.setdefault(describe([r for runs in found.values() for r in runs], seeds=False), {})[
-                    claim.suite
-                ] = None
-        rows.append([str(number), claim.section, claim.text, *verdicts, claim.suite])
-    title = "What the paper says, and what came out"
-    columns = ["", "section", "claim", *VARIANTS.values(), "suite"]
+                lines += [f"- *{SIZES[whole]}*, {_markdown(line)}" for line in verdict.details]
+                of = describe([r for runs in found.values() for r in runs], seeds=False)
+                notes.setdefault(of, {})[claim.suite] = None
+        cells = ["; ".join(verdicts[whole]) or NOT_RUN for whole in SIZES]
+        where = claim.suite if data == "diginetica" else f"{claim.suite} ({data})"
+        rows.append([str(number), claim.section, claim.text, *cells, where])
+        if lines:
+            evidence.append("\n".join([f"**{number}.** {_markdown(claim.text)}", "", *lines]))
+    columns = ["", "section", "claim", *SIZES.values(), "suite"]
     # A rule begins with its name and a colon; what it says may go over several lines.
-    rules = [" ".join(part.split()) for part in re.split(r"\n(?=[a-z][a-zK ]+:)|\n\n", rule)]
-    lines = [f"{', '.join(suites)}: {text}" for text, suites in notes.items()]
-    below = ["The rules:", *rules, "What was seen, claim by claim:", *evidence, "The runs of each suite:", *lines]
-    return write(Table(title, columns, rows, below, left=len(columns)), "claims")
+    rules = [" ".join(part.split()) for part in re.split(r"\n(?=[a-z][a-zK ]+:)|\n\n", given.rule)]
+    runs = [f"- {_markdown(', '.join(suites))}: {_markdown(text)}" for text, suites in notes.items()]
+    table = Table("What the paper says, and what came out", columns, rows, rules[-1:], left=len(columns))
+    text = "\n\n".join(
+        [
+            render(table, "markdown"),
+            "Said in those sections, and judged by none of these:",
+            _list(given.beyond),
+            "## The rules",
+            _list(rules[:-1]),
+            "## What was seen",
+            *evidence,
+            "## The runs of each suite",
+            "\n".join(runs),
+        ]
+    )
+    paths = [HERE / "claims.md", HERE / "claims.tex"]
+    for path, content in zip(paths, (text, render(table, "latex")), strict=True):
+        write_atomically(path, content + "\n")
+    return paths
+
+
+def _list(texts: Sequence[str]) -> str:
+    return "\n".join(f"- {_markdown(text)}" for text in texts)
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\|*_`<])", r"\\\1", text)
 
 
 if __name__ == "__main__":

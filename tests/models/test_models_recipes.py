@@ -148,7 +148,7 @@ def test_wrong_values_are_refused_by_the_models_themselves() -> None:
         Scorer("cosin")
     with pytest.raises(DissectError, match="unknown start 'unifrom'; choose from uniform"):
         build(replace(recipe_of("srgnn"), start="unifrom"), items=3, dim=4)
-    with pytest.raises(DissectError, match="item-dropout is 1.0; it must lie in"):
+    with pytest.raises(DissectError, match=r"item-dropout is 1\.0; it must lie in"):
         recipe_of("srgnn", item_dropout=1.0)
     with pytest.raises(DissectError, match="must be finite and >= 0"):
         build(recipe_of("dhcn", options={"encoder.beta": float("nan")}), items=3, dim=4)
