@@ -44,46 +44,57 @@ def main() -> list[Path]:
     rates = sorted({entry.spec.lr for entry in suite.entries})
     with mpl.rc_context(RC | {"axes.grid": False}):
         figure = Figure(figsize=(11, 7.6))
+        fewer, count = False, np.zeros(1, int)
         axes = figure.subplots(2, 2, width_ratios=(1.7, 1))
         for (left, right), metric in zip(axes, METRICS, strict=True):
             grid = grid_of(everything, metric, rates)
-            mean = _mean(grid, encoders, readouts)
+            mean, count = _mean(grid, encoders, readouts)
+            few = np.where((count > 0) & (count < count.max()), "*", "")
+            fewer |= bool((few == "*").any())
             if not np.isfinite(mean).any():
                 return not_run("grid", ["both rates of one pair"], "dissect suite analyses/suites/grid.toml --keep")
-            image = left.imshow(mean, cmap="cividis", aspect="auto")
-            middle = (np.nanmin(mean) + np.nanmax(mean)) / 2
+            lowest = float(np.nanquantile(mean, 0.05))  # one pair far below the others would take all of the colours
+            image = left.imshow(mean, cmap="cividis", aspect="auto", vmin=lowest)
+            middle = (lowest + np.nanmax(mean)) / 2
             for (i, j), value in np.ndenumerate(mean):
-                text = f"{value:.1f}" if np.isfinite(value) else "not run"
+                text = f"{value:.1f}{few[i, j]}" if np.isfinite(value) else "not run"
                 colour = "white" if np.isfinite(value) and value < middle else "black"
                 left.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
             left.set_xticks(range(len(readouts)), readouts, rotation=20, ha="right")
             left.set_yticks(range(len(encoders)), encoders)
             left.set_title(f"{metric.upper()}, %")
-            figure.colorbar(image, ax=left, pad=0.02)
+            left.set_xlabel("readout")
+            left.set_ylabel("encoder")
+            figure.colorbar(image, ax=left, pad=0.02, extend="min")
             if (encoders, readouts) == (grid.encoders, grid.readouts) and grid.whole.shape[2] > 1:
                 _shares(right, grid.whole, metric)
             else:
                 right.axis("off")
                 right.text(0, 0.5, "shares: not run\n(two seeds of every pair are needed)", color=MUTED)
+        star = f" *: fewer seeds than {count.max()}." if fewer else ""
         either = " or ".join(f"{rate:g}" for rate in rates)
         caption = (
             f"{describe(everything)} Numbers: means over seeds, each of that rate ({either}) which validation prefers. "
-            f"{len(everything)} of {len(suite.entries)} runs."
+            f"{len(everything)} of {len(suite.entries)} runs.{star}"
         )
         figure.text(0.01, 0.01, caption, fontsize=7.5, color=MUTED, wrap=True)
         figure.tight_layout(rect=(0, 0.05, 1, 1))
     return save_figure(figure, HERE, "grid")
 
 
-def _mean(grid: Grid, encoders: Sequence[str], readouts: Sequence[str]) -> NDArray[np.float64]:
-    """Means over seeds, nan where nothing was run."""
+def _mean(
+    grid: Grid, encoders: Sequence[str], readouts: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Means over seeds, nan where nothing was run, and of how many."""
     out = np.full((len(encoders), len(readouts)), np.nan)
+    count = np.zeros(out.shape, int)
     for i, encoder in enumerate(grid.encoders):
         for j, readout in enumerate(grid.readouts):
             there = grid.values[i, j][np.isfinite(grid.values[i, j])]
             if there.size:
-                out[encoders.index(encoder), readouts.index(readout)] = there.mean()
-    return out
+                at = encoders.index(encoder), readouts.index(readout)
+                out[at], count[at] = there.mean(), there.size
+    return out, count
 
 
 def _shares(axes: Axes, grid: NDArray[np.float64], metric: str) -> None:

@@ -32,7 +32,7 @@ from dissect.report.plot import save_figure
 from dissect.report.runs import Run
 
 #: Field of a spec -> what it is called.
-FACTORS = {"noise": "noise", "prior": "prior", "kl_scale": "KL scale", "log_sigma2": "start s", "seed": "seed"}
+FACTORS = {"noise": "noise", "prior": "prior", "kl_scale": "KL scale", "log_sigma2": "first log σ²", "seed": "seed"}
 WRAPPED = "wrapped"
 #: Ways to count a weight as kept, beside the runs' own in the other columns: (rule, threshold) -> what it is called.
 RULES = {
@@ -131,7 +131,7 @@ def main() -> list[Path]:
                 j, i, f"{100 * cells[i, j]:.0f}", ha="center", va="center", fontsize=7, color=INK if pale else "w"
             )
         figure.colorbar(image, ax=axes, label="% of settings in which the order holds", pad=0.02)
-        axes.set_title(suite.title)
+        axes.set_title(f"{suite.title} (synthetic data set {suite.entries[0].spec.dataset})")
         missing = len(suite.entries) - len(runs)
         moving, all_of_them = unsettled(runs)
         text = (

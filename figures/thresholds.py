@@ -38,6 +38,8 @@ RULES: dict[str, tuple[str, float, float]] = {
 }
 #: Points of HR@20 that a model may lose and count as whole.
 FREE = 1.0
+#: What a rule counts by, for titles.
+SHORT = {"log-alpha": "log alpha", "magnitude": "|mean|"}
 
 
 def main() -> list[Path]:
@@ -60,7 +62,7 @@ def main() -> list[Path]:
                     if rule == "magnitude":
                         axes.set_xscale("log")
                     axes.set_xlim(low, high)
-                top.set_title(label)
+                top.set_title(f"{label.removeprefix('all wrapped, ')}, by {SHORT[rule]}")
                 top.tick_params(labelbottom=False)
                 bottom.set_xlabel(name)
         panels[0, 0].set_ylabel("density: kept / total")
@@ -71,8 +73,8 @@ def main() -> list[Path]:
             figure,
             panels[0, 0],
             "Densities of SR-GNN's parts at every threshold, and what is left of the model there",
-            f"{describe(everyone)} Dashes: columns of noise. Green: where the pruned model loses less than {FREE:g} "
-            f"point of HR@20 in every seed. The lower panels are measured on {examples:,} of the test examples.",
+            f"{describe(everyone)} All parts wrapped. Thin: single seeds; dashes: columns of noise. "
+            f"Green: where the pruned model loses less than {FREE:g} point of HR@20 in every seed. The lower panels are measured on {examples:,} of the test examples.",
             top=0.945,
             width=190,
         )
