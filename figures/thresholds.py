@@ -74,7 +74,8 @@ def main() -> list[Path]:
             panels[0, 0],
             "Densities of SR-GNN's parts at every threshold, and what is left of the model there",
             f"{describe(everyone)} All parts wrapped. Thin: single seeds; dashes: columns of noise. "
-            f"Green: where the pruned model loses less than {FREE:g} point of HR@20 in every seed. The lower panels are measured on {examples:,} of the test examples.",
+            f"Green: where the pruned model loses less than {FREE:g} point of HR@20 in every seed. "
+            f"The lower panels are measured on {examples:,} of the test examples.",
             top=0.945,
             width=190,
         )
