@@ -429,6 +429,7 @@ def test_recommend_by_name(run, toy_data: Path, tmp_path: Path) -> None:
 def test_lists(run, toy_data: Path) -> None:
     assert "V-SKNN" in run("models").out
     assert "[s || h_n]" in run("models").out  # no markup
+    assert "cosine: sigma cos(q, e)" in run("models").out
     models = run("models").out
     assert "srgnn" in models
     assert "edge_in" in models

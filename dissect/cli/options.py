@@ -48,7 +48,7 @@ def model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], C
     click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie (else DISSECT_DATA, cache)."),
     click.option("--encoder", help="Swap the recipe's encoder, not its way of training; see 'dissect models'."),
     click.option("--readout", help="Swap the recipe's readout, not its way of training."),
-    click.option("--scorer", help="Swap the recipe's scorer: dot, cosine, centred or unit-items."),
+    click.option("--scorer", help="Swap the scorer: dot, cosine, centred or unit-items; see 'dissect models'."),
     click.option("--dim", type=int, help="Width d [default: the recipe's]."),
     click.option("--sigma", type=float, help="Scale of a scorer of unit items [default: the recipe's]."),
     click.option("--levels", type=int, help="Atten-Mixer's L [default: the recipe's]."),

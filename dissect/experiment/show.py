@@ -58,8 +58,11 @@ def show_models() -> None:
             if options := of(name):
                 listed = ", ".join(f"{option}={value}" for option, value in options.items())
                 console.print(f"options of the {half} {name}: {listed}", highlight=False)
-    for title, table_of in (("encoders", ENCODERS), ("readouts", READOUTS), ("scorers", SCORERS)):
-        console.print(f"--{title[:-1]}: {', '.join(table_of)}")
+    for half, names in (("encoder", ENCODERS), ("readout", READOUTS)):
+        console.print(f"--{half}: {', '.join(names)}")
+    console.print("--scorer, of a query q and the item table's rows e:")
+    for name, formula in SCORERS.items():
+        console.print(f"  {name}: {escape(formula)}", highlight=False)
 
 
 def show_data(data_dir: Path | None) -> None:
