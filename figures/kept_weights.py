@@ -87,7 +87,7 @@ def main() -> list[Path]:
         caption = (
             f"{describe(everyone, seeds=False)} {total:,} wrapped weights (without the item table). Epochs at most: "
             f"{longer}. Curves: {curves[0]['examples']:,} of the test examples, {said_seeds(seeds_of(pruned))}. Lines: "
-            f"all {of_all:,}, {by_seeds}; a line off a curve may be so for that alone.{bars}"
+            f"all {of_all:,}, {by_seeds}; lines and curves are of different examples, comparable to a point.{bars}"
         ) + (f" Not run: {', '.join(missing)}." if missing else "")
         finish(figure, panels[0], "SR-GNN pruned after SparseVD, beside models without an encoder", caption, top=0.86)
     return save_figure(figure, HERE, "kept_weights")

@@ -123,8 +123,12 @@ def draw(axes: Axes, found: Compared, models: dict[str, str], m: int) -> None:
 def main() -> list[Path]:
     """Draw the differences to SR-GNN in HR@20 and MRR@20 within strata."""
     found = [compared(*panel) for panel in PANELS]
+    drawn = list(dict.fromkeys(label for _, _, there, _ in found for label in there))
     missing = [f"by {by}: {why}" for (_, by), (_, _, there, why) in zip(PANELS, found, strict=True) if not there]
-    if len(missing) == len(PANELS):
+    for (name, by), (_, _, there, _) in zip(PANELS, found, strict=True):
+        if there and (absent := [label for label in drawn if label not in there]):
+            missing.append(f"on {name}, by {by}: {', '.join(absent)}")
+    if not drawn:
         commands = " and ".join(
             dict.fromkeys(f"dissect suite analyses/suites/{name}.toml --keep" for name, _ in PANELS)
         )
