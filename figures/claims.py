@@ -21,7 +21,7 @@ from style import HERE, RECORDS, run, suite_runs
 from dissect.experiment.record import write_atomically
 from dissect.report.axis import describe
 from dissect.report.claims import NOT_RUN, judge, load_claims
-from dissect.report.formats import Table, render
+from dissect.report.formats import Table, escape_markdown, render
 
 #: Whether runs were trained on every session of their data set -> what that is called.
 SIZES = {True: "all sessions", False: "a subset"}
@@ -46,18 +46,18 @@ def main() -> list[Path]:
             if verdict.word != NOT_RUN:
                 verdicts[whole].append(str(verdict))
             if verdict.details:
-                lines += [f"- *{SIZES[whole]}*, {_markdown(line)}" for line in verdict.details]
+                lines += [f"- *{SIZES[whole]}*, {escape_markdown(line)}" for line in verdict.details]
                 of = describe([r for runs in found.values() for r in runs], seeds=False)
                 notes.setdefault(of, {})[claim.suite] = None
         cells = ["; ".join(verdicts[whole]) or NOT_RUN for whole in SIZES]
         where = claim.suite if data == "diginetica" else f"{claim.suite} ({data})"
         rows.append([str(number), claim.section, claim.text, *cells, where])
         if lines:
-            evidence.append("\n".join([f"**{number}.** {_markdown(claim.text)}", "", *lines]))
+            evidence.append("\n".join([f"**{number}.** {escape_markdown(claim.text)}", "", *lines]))
     columns = ["", "section", "claim", *SIZES.values(), "suite"]
     # A rule begins with its name and a colon; what it says may go over several lines.
     rules = [" ".join(part.split()) for part in re.split(r"\n(?=[a-z][a-zK ]+:)|\n\n", given.rule)]
-    runs = [f"- {_markdown(', '.join(suites))}: {_markdown(text)}" for text, suites in notes.items()]
+    runs = [f"- {escape_markdown(', '.join(suites))}: {escape_markdown(text)}" for text, suites in notes.items()]
     table = Table("What the paper says, and what came out", columns, rows, rules[-1:], left=len(columns))
     text = "\n\n".join(
         [
@@ -79,11 +79,7 @@ def main() -> list[Path]:
 
 
 def _list(texts: Sequence[str]) -> str:
-    return "\n".join(f"- {_markdown(text)}" for text in texts)
-
-
-def _markdown(text: str) -> str:
-    return re.sub(r"([\\|*_`<])", r"\\\1", text)
+    return "\n".join(f"- {escape_markdown(text)}" for text in texts)
 
 
 if __name__ == "__main__":

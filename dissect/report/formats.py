@@ -107,17 +107,19 @@ def _text(table: Table) -> str:
     return "\n".join([textwrap.fill(table.title, WIDTH, break_on_hyphens=False), "", *body, "", *notes]).rstrip("\n")
 
 
+def escape_markdown(text: str) -> str:
+    """Text as Markdown shows it, with nothing in it read as markup."""
+    return re.sub(r"([\\|*_`<])", r"\\\1", text)
+
+
 def _markdown(table: Table) -> str:
     def row(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    def escape(text: str) -> str:
-        return re.sub(r"([\\|*_`<])", r"\\\1", text)
-
     rule = ["---" if n < table.left else "---:" for n in range(len(table.columns))]
-    rows = [row([escape(c) for c in cells]) for cells in (table.columns, *table.rows)]
-    lines = [f"**{escape(table.title)}**", "", rows[0], row(rule), *rows[1:]]
-    return "\n".join([*lines, *(f"\n{escape(note)}" for note in table.notes)])
+    rows = [row([escape_markdown(c) for c in cells]) for cells in (table.columns, *table.rows)]
+    lines = [f"**{escape_markdown(table.title)}**", "", rows[0], row(rule), *rows[1:]]
+    return "\n".join([*lines, *(f"\n{escape_markdown(note)}" for note in table.notes)])
 
 
 def _latex(table: Table) -> str:
