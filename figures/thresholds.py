@@ -35,36 +35,57 @@ ROWS = ("all wrapped, local noise", "all wrapped, weight noise")
 RULES: dict[str, tuple[str, float, float]] = {
     "log-alpha": ("kept where log alpha is below", -6.0, 8.0),
     "magnitude": ("kept where |mean weight| is above", 3e-3, 1.0),
+    "signed": ("kept where the mean weight is above", 3e-3, 1.0),
 }
 #: Points of HR@20 that a model may lose and count as whole.
 FREE = 1.0
 #: What a rule counts by, for titles.
-SHORT = {"log-alpha": "log alpha", "magnitude": "|mean|"}
+SHORT = {"log-alpha": "log alpha", "magnitude": "|mean|", "signed": "the signed mean"}
 
 
 def main() -> list[Path]:
     """Draw densities by part above, and HR@20 of the pruned model below, against each rule's threshold."""
-    _, found = suite_runs("densities", "full")
-    rows = {label: found[label] for label in ROWS if found[label]}
+    title = "Densities of SR-GNN's parts at every threshold, and what is left of the model there"
+    return draw("thresholds", "densities", ROWS, ("log-alpha", "magnitude"), title)
+
+
+def draw(name: str, suite: str, labels: Sequence[str], rules: Sequence[str], title: str) -> list[Path]:
+    """Draw a suite's rows side by side, each by each of some rules.
+
+    Parameters
+    ----------
+    name : str
+        The figure's.
+    suite : str
+        Of ``analyses/suites/``, the variant ``full``.
+    labels : sequence of str
+        Rows of it; all their parts are wrapped.
+    rules : sequence of str
+        Of `RULES`, which the runs' ``thresholds.json`` and ``pruning.json`` have.
+    title : str
+    """
+    _, found = suite_runs(suite, "full")
+    rows = {label: found[label] for label in labels if found[label]}
     if not rows:
-        command = "dissect suite analyses/suites/densities.toml --variant full --keep"
-        return not_run("thresholds", list(ROWS), command)
+        return not_run(name, list(labels), f"dissect suite analyses/suites/{suite}.toml --variant full --keep")
     with mpl.rc_context(RC):
         figure = Figure(figsize=(12, 6.6))
-        panels = figure.subplots(2, 2 * len(rows), sharey="row", height_ratios=(1.5, 1), squeeze=False)
-        for i, (label, runs) in enumerate(rows.items()):
-            for j, (rule, (name, low, high)) in enumerate(RULES.items()):
-                top, bottom = panels[:, 2 * i + j]
-                _densities(top, runs, rule)
-                free = _accuracy(bottom, runs, rule)
-                for axes in (top, bottom):
-                    axes.axvspan(*free, color="#009E73", alpha=0.10, linewidth=0, zorder=0)
-                    if rule == "magnitude":
-                        axes.set_xscale("log")
-                    axes.set_xlim(low, high)
-                top.set_title(f"{label.removeprefix('all wrapped, ')}, by {SHORT[rule]}")
-                top.tick_params(labelbottom=False)
-                bottom.set_xlabel(name)
+        panels = figure.subplots(
+            2, len(rules) * len(rows), sharey="row", height_ratios=(1.5, 1), squeeze=False
+        )  # fmt: skip
+        places = [(label, rule) for label in rows for rule in rules]
+        for (label, rule), (top, bottom) in zip(places, panels.T, strict=True):
+            axis, low, high = RULES[rule]
+            _densities(top, rows[label], rule)
+            free = _accuracy(bottom, rows[label], rule)
+            for axes in (top, bottom):
+                axes.axvspan(*free, color="#009E73", alpha=0.10, linewidth=0, zorder=0)
+                if rule != "log-alpha":
+                    axes.set_xscale("log")
+                axes.set_xlim(low, high)
+            top.set_title(f"{label.split(', ')[-1]}, by {SHORT[rule]}")
+            top.tick_params(labelbottom=False)
+            bottom.set_xlabel(axis)
         panels[0, 0].set_ylabel("density: kept / total")
         panels[1, 0].set_ylabel("HR@20 (%), pruned there")
         everyone = [r for runs in rows.values() for r in runs]
@@ -72,14 +93,14 @@ def main() -> list[Path]:
         finish(
             figure,
             panels[0, 0],
-            "Densities of SR-GNN's parts at every threshold, and what is left of the model there",
+            title,
             f"{describe(everyone)} All parts wrapped. Thin: single seeds; dashes: columns of noise. "
             f"Green: where the pruned model loses less than {FREE:g} point of HR@20 in every seed. "
             f"The lower panels are measured on {examples:,} of the test examples.",
             top=0.945,
             width=190,
         )
-    return save_figure(figure, HERE, "thresholds")
+    return save_figure(figure, HERE, name)
 
 
 def _densities(axes: Axes, runs: Sequence[Run], rule: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from dissect.experiment import record
 from dissect.experiment.account import Result, baseline_account, dataset_account, reach_account
 from dissect.experiment.attention import attention_sample
-from dissect.experiment.callbacks import Recorder, Selection
+from dissect.experiment.callbacks import LOGGED_RULES, Recorder, Selection
 from dissect.experiment.held import Masks
 from dissect.experiment.machine import device_name, peak_device_memory_mb, peak_memory_mb
 from dissect.experiment.pruning import pruning_curve
@@ -121,11 +121,11 @@ class Outcome:
             pruned = self._pruned(arrays["rank_pruned"], arrays["length"])
             pruned["reach"] = reach_account(run.data, tally_pruned, run.world)
             pruned["valid"] = None if optimistic else chosen["valid_pruned"]
-            curves = {rule: self.instrument.thresholds(rule) for rule in ("log-alpha", "magnitude")}
-            folder.write_json(record.THRESHOLDS, curves)
+            rules = tuple(dict.fromkeys((*LOGGED_RULES, spec.rule)))
+            folder.write_json(record.THRESHOLDS, {rule: self.instrument.thresholds(rule) for rule in rules})
             if run.world.main:
                 options: Any = {"ties": spec.ties, "seen": self.splits.seen}
-                curve = pruning_curve(self.model, self.instrument, self.splits.test, **options)
+                curve = pruning_curve(self.model, self.instrument, self.splits.test, rules, **options)
                 folder.write_json(record.PRUNING, curve)
         sample = attention_sample(self.model, self.splits.test, run.data.first_id)
         if sample is not None:

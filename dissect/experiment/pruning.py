@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ COUNTED = 10_000
 
 
 def pruning_curve(
-    model: SessionModel, instrument: Instrument, examples: PackedExamples, **options: Any
+    model: SessionModel, instrument: Instrument, examples: PackedExamples, rules: Sequence[str], **options: Any
 ) -> dict[str, Any]:
-    """Test metrics at each share of kept weights, by ``log-alpha`` and by ``magnitude``, over all parts together.
+    """Test metrics at each share of kept weights, by each of some rules, over all parts together.
 
     Parameters
     ----------
@@ -29,6 +30,8 @@ def pruning_curve(
     instrument : Instrument
         Of `model`.
     examples : PackedExamples
+    rules : sequence of str
+        Names of `dissect.sparsity.RULES`.
     **options
         As for `rank_examples`.
 
@@ -41,7 +44,7 @@ def pruning_curve(
     step = max(1, -(-len(examples) // COUNTED))
     sample = PackedExamples(examples.clicks, examples.start[::step], examples.end[::step], examples.clicks.device)
     points = []
-    for rule in ("log-alpha", "magnitude"):
+    for rule in rules:
         for threshold in _thresholds(instrument, rule):
             rows = {row["part"]: row["kept"] for row in instrument.density(rule, threshold) if row["tensor"] is None}
             kept, total = instrument.prune_counts(rule, threshold)

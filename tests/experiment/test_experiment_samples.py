@@ -71,10 +71,15 @@ def test_sessions_of_one_item_alone_have_no_statistics() -> None:
 def test_the_pruning_curve_runs_from_all_weights_to_none(examples: PackedExamples) -> None:
     model = build("srgnn", items=20, dim=4)
     instrument = wrap(model, model.parts(), examples=7, steps=1)
-    curve = pruning_curve(model, instrument, examples)
+    with torch.no_grad():  # under the signed rule more than half of them would be dropped at 0
+        for _, _, theta, _ in instrument.tensors():
+            theta[0] -= 1
+    rules = ("log-alpha", "magnitude", "signed")
+    curve = pruning_curve(model, instrument, examples, rules)
+    assert list(dict.fromkeys(p["rule"] for p in curve["points"])) == list(rules)
     assert curve["examples"] == len(LENGTHS)
     dense = metrics(rank_examples(model, examples))
-    for rule in ("log-alpha", "magnitude"):
+    for rule in rules:
         points = [p for p in curve["points"] if p["rule"] == rule]
         total = points[0]["total"]
         assert [p["kept"] for p in points] == [round(share * total) for share in SHARES]
@@ -104,6 +109,20 @@ def test_a_record_holds_them(toy_data: Path, tmp_path: Path) -> None:
     assert json.loads((folder / "attention.json").read_text())["statistics"]
     points = json.loads((folder / "pruning.json").read_text())["points"]
     assert points[0]["total"] == result["pruned"]["total"]
+
+
+def test_the_curves_are_by_the_run_s_own_rule_too(toy_data: Path, tmp_path: Path) -> None:
+    options = {"dataset": "toy", "data_dir": str(toy_data), "dim": 4, "steps": 3, "sparsify": "all"}
+    for rule, names in (("signed", ["log-alpha", "magnitude", "signed"]), ("magnitude", ["log-alpha", "magnitude"])):
+        result = start_run("srgnn", {**options, "rule": rule}, out=tmp_path, init=None, force=False, quiet=True)
+        folder = tmp_path / result["run_id"]
+        curves = json.loads((folder / "thresholds.json").read_text())
+        assert list(curves) == names
+        points = json.loads((folder / "pruning.json").read_text())["points"]
+        assert list(dict.fromkeys(p["rule"] for p in points)) == names
+        kept = {row["part"]: dict(zip(row["thresholds"], row["kept"], strict=True)) for row in curves[rule]}
+        parts = {part: row["kept"] for part, row in result["density"].items()}
+        assert {part: counts[0.1] for part, counts in kept.items()} == parts
 
 
 def test_a_subset_of_the_validation_sessions_validates(toy_data: Path, tmp_path: Path) -> None:
