@@ -142,9 +142,13 @@ def test_the_hypergraph_by_hand() -> None:
     prefixes = PackedExamples(clicks, torch.tensor([0, 3, 0]), torch.tensor([3, 6, 1]))
     first, column, value, degree = hypergraph(prefixes, 4)  # prefixes {0, 1}, {1, 2}, {0}; item 3 in none
     assert degree.tolist() == [2, 2, 2 - 1, 1]
-    expected = torch.tensor([[0.75, 0.25, 0, 0], [0.25, 0.5, 0.25, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]])
+    expected = torch.tensor([[0.75, 0.25, 0, 0], [0.25, 0.5, 0.25, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 0]])
     adjacency = torch.zeros(4, 4).index_put((torch.arange(4).repeat_interleave(first.diff()), column), value)
     torch.testing.assert_close(adjacency, expected)
+    encoder = HypergraphEncoder(2, layers=3)
+    encoder.prepare(prefixes, 4)
+    table = torch.tensor([[1.0, 2], [3, 4], [5, 6], [7, 8]])
+    torch.testing.assert_close(encoder.convolve(table)[3], table[3] / 4)
 
 
 def test_gradients_go_through_the_hypergraph() -> None:

@@ -2,7 +2,8 @@
 
 The vectors in ``released/`` were computed by that code in float64; each file names it, its commit and how it was run.
 Ids start at 1 there and row 0 of a table is padding. Sessions have repeats, one click, and unequal lengths; those of a
-``_long`` file up to 40 clicks, and where it was made in training, a function of x stood in for dropout of x.
+``_long`` file up to 40 clicks, and where it was made in training, a function of x stood in for dropout of x. In
+``dhcn_unseen`` the sessions have items that no training session has.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def _ours(model: str, case: Case, name: str, tensor: Tensor) -> dict[str, Tensor
     return {target: tensor}
 
 
-@pytest.fixture(params=[file for name in CASES for file in (name, f"{name}_long")])
+@pytest.fixture(params=[*(file for name in CASES for file in (name, f"{name}_long")), "dhcn_unseen"])
 def made(request: pytest.FixtureRequest) -> tuple[str, Case, dict[str, Any], SessionModel]:
     name, _, long = request.param.partition("_")
     case, vectors = CASES[name], _vectors(request.param)

@@ -46,7 +46,7 @@ def hypergraph(examples: Examples, items: int) -> tuple[Tensor, Tensor, Tensor, 
     """``D^-1 H B^-1 H^T`` of the training prefixes (Eq. 1-2), and the items' degrees.
 
     H is (items, prefixes), 1 where the prefix has the item; B counts the items of a prefix, D the prefixes of an item.
-    Items that no prefix has keep their own state.
+    The row of an item that no prefix has is empty, as in the released code: nothing is convolved into it.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def hypergraph(examples: Examples, items: int) -> tuple[Tensor, Tensor, Tensor, 
     Returns
     -------
     first, column, value : Tensor, (items + 1,) and (nonzeros,) int64, (nonzeros,) float32
-        The matrix in compressed rows, whose values sum to 1 in each.
+        The matrix in compressed rows, whose values sum to 1 in each that is not empty.
     degree : Tensor, (items,)
     """
     from scipy import sparse
@@ -72,9 +72,7 @@ def hypergraph(examples: Examples, items: int) -> tuple[Tensor, Tensor, Tensor, 
     degree = np.asarray(incidence.sum(1)).ravel()
     size = np.asarray(incidence.sum(0)).ravel()
     joint = (incidence @ sparse.diags(1 / np.maximum(size, 1))) @ incidence.T
-    alone = degree == 0
-    matrix = (sparse.diags(1 / np.maximum(degree, 1)) @ joint + sparse.diags(alone.astype(float))).tocsr()
-    matrix.eliminate_zeros()
+    matrix = (sparse.diags(1 / np.maximum(degree, 1)) @ joint).tocsr()
     matrix.sort_indices()
     parts = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data.astype(np.float32))
     first, column, value = (torch.from_numpy(part) for part in parts)
@@ -98,8 +96,10 @@ class HypergraphEncoder(Encoder):
     Notes
     -----
     The hypergraph comes from the training prefixes, by `prepare`; until then each item stands alone. It is kept with
-    the weights. In the released code (github.com/xiaxin1998/DHCN) no gradient goes through the second view: a tensor is
-    rebuilt from its numbers there. So it is here.
+    the weights. An item of no prefix is left with 1 / (layers + 1) of its embedding, and scores low. In the released code
+    (github.com/xiaxin1998/DHCN) no gradient goes through the second view: a tensor is rebuilt from its numbers there. So
+    it is here. What it does for single data sets is left out: it reads Tmall without positions, and drops entries of
+    Nowplaying's matrix below 0.05.
     """
 
     static = False
