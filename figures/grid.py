@@ -9,13 +9,15 @@ Command: ``make figures`` (or ``python figures/grid.py``), from the records of::
 Expected under the claim: columns (readouts) differ, rows (encoders) do not; the readout has by far the longest bar.
 Share: of the variance of a run drawn at random from the grid; its interval, over seeds, as `dissect.report.variance`
 says. Dots: the least and the largest share when an encoder or a readout is left out. Edge-order states are wider than
-the items, so that readouts without a map of their own are followed by one.
+the items, so that readouts without a map of their own are followed by one. Below: what a pair has of weights beside the
+items, and the seconds of its fastest training epoch (at different hours of a shared machine).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,8 +26,10 @@ from numpy.typing import NDArray
 from style import HERE, INK, MUTED, RC, not_run, run, suite_runs
 
 from dissect.report.axis import describe
+from dissect.report.groups import finished
 from dissect.report.plot import save_figure
-from dissect.report.variance import SOURCES, Grid, grid_of, split_variance, without_one
+from dissect.report.runs import Run
+from dissect.report.variance import SOURCES, Grid, grid_of, seed_by_half, split_variance, without_one
 
 NAMES = {"rows": "encoder", "columns": "readout", "interaction": "both together", "seed": "seed"}
 METRICS = ("hr@20", "mrr@20")
@@ -43,9 +47,10 @@ def main() -> list[Path]:
     readouts = tuple(dict.fromkeys(entry.spec.readout for entry in suite.entries))
     rates = sorted({entry.spec.lr for entry in suite.entries})
     with mpl.rc_context(RC | {"axes.grid": False}):
-        figure = Figure(figsize=(11, 7.6))
+        figure = Figure(figsize=(11, 10.4))
         fewer, count = False, np.zeros(1, int)
-        axes = figure.subplots(2, 2, width_ratios=(1.7, 1))
+        above, below = figure.subfigures(2, 1, height_ratios=(7.2, 3.2))  # pyright: ignore[reportGeneralTypeIssues]
+        axes = above.subplots(2, 2, width_ratios=(1.7, 1))
         for (left, right), metric in zip(axes, METRICS, strict=True):
             grid = grid_of(everything, metric, rates)
             mean, count = _mean(grid, encoders, readouts)
@@ -54,18 +59,7 @@ def main() -> list[Path]:
             if not np.isfinite(mean).any():
                 return not_run("grid", ["both rates of one pair"], "dissect suite analyses/suites/grid.toml --keep")
             lowest = float(np.nanquantile(mean, 0.05))  # one pair far below the others would take all of the colours
-            image = left.imshow(mean, cmap="cividis", aspect="auto", vmin=lowest)
-            middle = (lowest + np.nanmax(mean)) / 2
-            for (i, j), value in np.ndenumerate(mean):
-                text = f"{value:.1f}{few[i, j]}" if np.isfinite(value) else "not run"
-                colour = "white" if np.isfinite(value) and value < middle else "black"
-                left.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
-            left.set_xticks(range(len(readouts)), readouts, rotation=20, ha="right")
-            left.set_yticks(range(len(encoders)), encoders)
-            left.set_title(f"{metric.upper()}, %")
-            left.set_xlabel("readout")
-            left.set_ylabel("encoder")
-            figure.colorbar(image, ax=left, pad=0.02, extend="min")
+            _heat_map(left, mean, f"{metric.upper()}, %", (encoders, readouts), ".1f", few, vmin=lowest)
             if (encoders, readouts) == (grid.encoders, grid.readouts) and grid.whole.shape[2] > 1:
                 _shares(right, grid.whole, metric)
             else:
@@ -77,9 +71,61 @@ def main() -> list[Path]:
             f"{describe(everything)} Numbers: means over seeds, each of that rate ({either}) which validation prefers. "
             f"{len(everything)} of {len(suite.entries)} runs.{star}"
         )
-        figure.text(0.01, 0.01, caption, fontsize=7.5, color=MUTED, wrap=True)
-        figure.tight_layout(rect=(0, 0.05, 1, 1))
+        for ax, (title, found_there, form) in zip(
+            below.subplots(1, 2),
+            (
+                ("weights beside the items, thousands", lambda r: _weights(r) / 1e3, ".1f"),
+                ("seconds an epoch, the fastest run", lambda r: r["seconds_per_epoch"], ".0f"),
+            ),
+            strict=True,
+        ):
+            cost = _least(everything, encoders, readouts, found_there)
+            _heat_map(ax, cost, title, (encoders, readouts), form, np.full(cost.shape, ""), cmap="cividis_r")
+        figure.text(0.01, 0.006, caption, fontsize=7.5, color=MUTED, wrap=True)
+        above.subplots_adjust(left=0.115, right=0.975, top=0.96, bottom=0.12, hspace=0.52, wspace=0.26)
+        below.subplots_adjust(left=0.115, right=0.975, top=0.9, bottom=0.36, wspace=0.3)
     return save_figure(figure, HERE, "grid")
+
+
+def _heat_map(
+    axes: Axes,
+    values: NDArray[np.float64],
+    title: str,
+    names: tuple[Sequence[str], Sequence[str]],
+    form: str,
+    marks: NDArray[np.str_],
+    vmin: float | None = None,
+    cmap: str = "cividis",
+) -> None:
+    """Encoders down, readouts across; each number in black or white, whichever can be read there."""
+    image = axes.imshow(values, cmap=cmap, aspect="auto", vmin=vmin)
+    for (i, j), value in np.ndenumerate(values):
+        there = bool(np.isfinite(value))
+        text = f"{value:{form}}{marks[i, j]}" if there else "not run"
+        red, green, blue, _ = image.to_rgba(value)
+        dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+        axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if there and dark else "black")
+    axes.set_xticks(range(len(names[1])), names[1], rotation=20, ha="right")
+    axes.set_yticks(range(len(names[0])), names[0])
+    axes.set_title(title)
+    axes.set_xlabel("readout")
+    axes.set_ylabel("encoder")
+    axes.figure.colorbar(image, ax=axes, pad=0.02, extend="neither" if vmin is None else "min")
+
+
+def _weights(result: Mapping[str, Any]) -> float:
+    return result["parameters"] - result["dataset"]["items"] * result["dim"]
+
+
+def _least(
+    runs: Iterable[Run], encoders: Sequence[str], readouts: Sequence[str], of: Callable[[dict[str, Any]], float]
+) -> NDArray[np.float64]:
+    """The least figure of each pair's runs, nan without any."""
+    out = np.full((len(encoders), len(readouts)), np.nan)
+    for one in runs:
+        at = encoders.index(one.spec["encoder"]), readouts.index(one.spec["readout"])
+        out[at] = np.fmin(out[at], of({**finished(one), "dim": one.spec["dim"]}))
+    return out
 
 
 def _mean(
@@ -111,10 +157,14 @@ def _shares(axes: Axes, grid: NDArray[np.float64], metric: str) -> None:
             f"{metric}, {NAMES[source]}: {share:.1f}% of the variance ({low:.1f} to {high:.1f}); "
             f"{least:.1f} to {most:.1f} with one encoder or readout left out"
         )
+    apart, low, high = (100 * end for end in found.difference)
+    print(f"{metric}, encoder less readout: {apart:.1f} points of share ({low:.1f} to {high:.1f})")
+    print(f"{metric}, p of a seed's own effect on encoders and readouts: {seed_by_half(grid)}")
     axes.set_yticks(range(len(SOURCES)), [NAMES[source] for source in SOURCES])
     axes.invert_yaxis()
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
+    axes.set_title(f"encoder less readout: {apart:.0f} ({low:.0f} to {high:.0f})", fontsize=9)
     axes.set_xlabel(
         f"share of the variance, %\nline: 95% interval over {found.seeds} seeds\ndots: one encoder or readout left out",
         fontsize=8.5,

@@ -77,7 +77,7 @@ def suite(file: Path, data_dir: Path | None, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("model")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @model_options("none", "Wrap these parts in each trial; its value is then that of its last epoch.")
 @click.option("--epochs", type=int, default=10, show_default=True, help="Of a trial that is not pruned.")
 @click.option("--max-train", type=int, help="Train on a random subset of that many training sessions.")
@@ -104,7 +104,7 @@ def suite(file: Path, data_dir: Path | None, **options: Any) -> None:
     type=click.IntRange(1),
     default=30,
     show_default=True,
-    help="Finished trials of the whole study, over all its workers.",
+    help="Finished trials of a whole study, over all its workers.",
 )
 @click.option(
     "--startup",
@@ -129,16 +129,22 @@ def suite(file: Path, data_dir: Path | None, **options: Any) -> None:
     show_default=True,
     help="The study's folder goes to OUT/sweeps.",
 )
-@click.option("--json", "as_json", is_flag=True, help="End with best.json's content on one line of stdout.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="End with best.json's content on one line of stdout; of several models a list.",
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.pass_context
 def sweep(
-    context: click.Context, model: str, space: tuple[str, ...], fix: dict[str, str], metric: str, trials: int,
-    startup: int | None, storage: str | None, heartbeat: int, out: Path, data_dir: Path | None, as_json: bool,
-    quiet: bool, **options: Any,
+    context: click.Context, models: tuple[str, ...], space: tuple[str, ...], fix: dict[str, str], metric: str,
+    trials: int, startup: int | None, storage: str | None, heartbeat: int, out: Path, data_dir: Path | None,
+    as_json: bool, quiet: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Search MODEL's choices on validation by TPE, stopping trials below the median; the test set is not ranked.
 
+    Several models are searched one after the other, each in a study of its own, with as many trials each.
     The same command, started again or several times at once, on one machine or many, goes on with the same study.
     """
     if options["sparsify"] == "none" and "noise" in names_given(context):
@@ -148,8 +154,8 @@ def sweep(
     given = {name: value for name, value in options.items() if value is not None}
     given |= {"options": given.pop("more"), "data_dir": str(data_dir) if data_dir else None}
     found = sweep_command(
-        model, trials=trials, metric=metric, space=space, fix=fix, storage=storage, startup=startup,
+        models, trials=trials, metric=metric, space=space, fix=fix, storage=storage, startup=startup,
         heartbeat=heartbeat, out=out, quiet=quiet, options=given,
     )  # fmt: skip
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(found if len(models) > 1 else found[0]))

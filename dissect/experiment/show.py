@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, build, encoder_options_of, options_of
+from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, Recipe, build, encoder_options_of, options_of
 from dissect.models.counting import COUNTING, counting_options
 
 
@@ -24,6 +24,20 @@ def _listed(modules: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in modules))
 
 
+def _setting(recipe: Recipe) -> tuple[str, ...]:
+    """What a recipe's authors published, but for options: those are listed further down."""
+    r = recipe
+    schedule = "constant" if r.lr_gamma == 1 else f"x{r.lr_gamma:g} every {r.lr_step} epochs"
+    others = [f"sigma {r.sigma:g}"] if r.scorer != "dot" else []
+    others += [f"item dropout {r.item_dropout:g}"] if r.item_dropout else []
+    others += [f"last {r.window} clicks"] if r.window else []
+    others += [f"start {r.start}"] if r.start != "uniform" else []
+    others += [f"items' norm at most {r.max_norm:g}"] if r.max_norm else []
+    return (
+        str(r.dim), str(r.batch_size), f"{r.optimizer} {r.lr:g}", schedule, f"{r.weight_decay:g}", ", ".join(others),
+    )  # fmt: skip
+
+
 def show_models() -> None:
     """Print the recipes, then the halves that any recipe can be given."""
     from rich.markup import escape
@@ -31,12 +45,16 @@ def show_models() -> None:
 
     console = _console()
     table = Table(title="models", title_justify="left")
-    for name in ("model", "encoder", "readout", "scorer", "published setting", "what"):
+    for name in ("model", "encoder", "readout", "scorer", "what"):
         table.add_column(name)
+    settings = Table(title="published settings (--setting paper: d 256, batch 100, Adam for all)", title_justify="left")
+    for name in ("model", "d", "batch", "optimizer, rate", "schedule", "decay", "others"):
+        settings.add_column(name)
     for name, r in RECIPES.items():
-        setting = f"d {r.dim}, batch {r.batch_size}, lr {r.lr:g}, l2 {r.weight_decay:g}"
-        table.add_row(name, r.encoder, r.readout, r.scorer, setting, escape(r.about))
+        table.add_row(name, r.encoder, r.readout, r.scorer, escape(r.about))
+        settings.add_row(name, *_setting(r))
     console.print(table)
+    console.print(settings)
     controls = Table(title="controls (they count, nothing is trained: nothing to wrap)", title_justify="left")
     for name in ("model", "options", "what"):
         controls.add_column(name)

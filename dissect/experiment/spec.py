@@ -230,7 +230,8 @@ class Spec:
         ----------
         model : str
         setting : {"published", "paper"}
-            ``paper``: d 256 and batch 100, the common setting of Table 2 (Atten-Mixer, Section 5.1).
+            ``paper``: what Atten-Mixer's Section 5.1 says of all models of Table 2: d 256, so that NARM's hidden
+            states have it too, batch 100 and Adam. Decay and schedule, of which it says nothing, stay the recipe's.
         **options
             Fields of `Spec`, or options of the readout or of a model that counts; None means not given. `data_dir` is
             stored as an absolute path, so that the run can be resumed and pruned from any directory.
@@ -249,16 +250,18 @@ class Spec:
             check_concerns(model, given, setting)
             return cls(model=model, **{"sparsify": "none", **given, "options": readout})
         choose("model", model, (*RECIPES, *COUNTING))
+        choose("setting", setting, SETTINGS)
+        if setting == "paper" and "encoder.factor" in RECIPES[model].options and not given.get("encoder"):
+            readout = {"encoder.factor": 1, **readout}
         recipe = recipe_of(model, given.get("encoder"), given.get("readout"), given.get("scorer"), readout)
         dim = given.get("dim") or (256 if setting == "paper" else recipe.dim)
         if "heads" in recipe.options and "heads" not in readout and isinstance(dim, int) and dim > 0:
             # The default is for widths that it divides; SR-GNN's 100 takes 4.
             fitting = next(h for h in range(recipe.options["heads"], 0, -1) if dim % h == 0)
             recipe = replace(recipe, options={**recipe.options, "heads": fitting})
-        choose("setting", setting, SETTINGS)
         base: dict[str, Any] = {name: getattr(recipe, name) for name in _FROM_RECIPE}
         if setting == "paper":
-            base |= {"dim": 256, "batch_size": 100}
+            base |= {"dim": 256, "batch_size": 100, "optimizer": "adam"}
         return cls(model=model, setting=setting, **(base | given))
 
     @classmethod

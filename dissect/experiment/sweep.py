@@ -63,7 +63,7 @@ def train_trial(
 
 
 def sweep_command(
-    model: str,
+    models: Sequence[str],
     *,
     trials: int,
     metric: str,
@@ -75,28 +75,67 @@ def sweep_command(
     out: Path,
     quiet: bool,
     options: dict[str, Any],
-) -> dict[str, Any]:
-    """Search until the study has `trials` finished ones, print the best, write the folder.
+) -> list[dict[str, Any]]:
+    """Search until each model's study has `trials` finished ones, print the best, write the folders.
 
     Parameters
     ----------
-    model, options
-        As for `Spec.create`; what `options` gives of the fields that can be searched is fixed.
+    models : sequence of str
+        One after the other, each in a study of its own, under the same budget.
+    options
+        As for `Spec.create`; what it gives of the fields that can be searched is fixed.
     trials, metric, startup, heartbeat
-        Budget of the study; what to maximise; trials drawn at random; seconds between signs of life.
+        Budget of a study; what to maximise; trials drawn at random; seconds between signs of life.
     space, fix
         ``FIELD=LOW:HIGH[:log]`` or ``FIELD=A,B,...``; field -> value.
     storage : str, optional
-        A SQLAlchemy address; by default a SQLite file in the folder.
+        A SQLAlchemy address; by default a SQLite file in the folder of each study.
 
     Returns
     -------
-    dict
-        The content of best.json.
+    list of dict
+        The content of each best.json.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise DissectError("a sweep is shared by starting the same command several times, not by torchrun")
     choose("metric", metric, METRICS)
+    if twice := [model for model in dict.fromkeys(models) if models.count(model) > 1]:
+        raise DissectError(f"{twice[0]} is given twice")
+
+    def said(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    sweeps = []
+    for base, ranges in [_searched(model, options, fix, space) for model in models]:
+        sha256 = Run(base, quiet=quiet).data.sha256  # refuses what can't be trained, before any study is begun
+        name = study_name(base, ranges, metric, sha256)
+        folder = out / "sweeps" / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DissectError(f"can't write to {folder}: {error.strerror}; choose another --out DIR") from None
+        worker = Worker(
+            open_storage(storage or f"sqlite:///{(folder / 'study.db').resolve()}", heartbeat), name, trials,
+            seed=base.seed, startup=min(10, max(1, trials // 3)) if startup is None else startup, said=said,
+        )  # fmt: skip
+        sweeps.append(Sweep(base, ranges, metric, sha256, folder, worker))
+    found = [_work(sweep, quiet, said) for sweep in sweeps]
+    if len(found) > 1:
+        print(f"\nbest {metric} on validation, of {trials} trials each")
+        for sweep, best in zip(sweeps, found, strict=True):
+            print(
+                f"{sweep.base.model:<20} {best['best']['value']:6.2f}"
+                if best["best"]
+                else f"{sweep.base.model:<20} none"
+            )
+    return found
+
+
+def _searched(
+    model: str, options: Mapping[str, Any], fix: Mapping[str, str], space: Sequence[str]
+) -> tuple[Spec, Space]:
+    """What is not searched of a model, and what is."""
     check_trained(model)
     plain = Spec.create(model, **options)
     own = {name for name in (*FIELDS, *plain.options) if options.get(name) is not None}
@@ -105,28 +144,16 @@ def sweep_command(
         raise DissectError(f"--fix {twice[0]} is given by an option of its own too; leave one out")
     fixed = fixed_values(plain, fix)
     base = Spec.create(model, **{**options, **fixed})
-    ranges = space_of(base, own | set(fixed), space)
-    sha256 = Run(base, quiet=quiet).data.sha256  # refuses what can't be trained, before a study is begun
-    name = study_name(base, ranges, metric, sha256)
-    folder = out / "sweeps" / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DissectError(f"can't write to {folder}: {error.strerror}; choose another --out DIR") from None
+    return base, space_of(base, own | set(fixed), space)
 
-    def said(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
 
-    worker = Worker(
-        open_storage(storage or f"sqlite:///{(folder / 'study.db').resolve()}", heartbeat), name, trials,
-        seed=base.seed, startup=min(10, max(1, trials // 3)) if startup is None else startup, said=said,
-    )  # fmt: skip
-    sweep = Sweep(base, ranges, metric, sha256, folder, worker)
-    said(f"{name}: {worker.finished} of {trials} trials are finished; {_listed(sweep.ranges)}")
+def _work(sweep: Sweep, quiet: bool, said: Callable[[str], None]) -> dict[str, Any]:
+    """Train until the study's budget is spent; print what was found, and return the content of best.json."""
+    worker = sweep.worker
+    said(f"{sweep.folder.name}: {worker.finished} of {worker.budget} trials are finished; {_listed(sweep.ranges)}")
 
     def train(trial: Trial) -> float:
-        return train_trial(trial, base, ranges, metric, quiet, worker.give_up_if_asked)
+        return train_trial(trial, sweep.base, sweep.space, sweep.metric, quiet, worker.give_up_if_asked)
 
     def after(trial: FrozenTrial) -> None:
         said(_progress(sweep, trial))

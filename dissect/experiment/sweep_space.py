@@ -99,13 +99,19 @@ COMMON: Space = {
     "weight_decay": Interval(1e-6, 1e-4, log=True),
     "item_dropout": Choice((0.0, 0.1)),
 }
-#: Options that a recipe searches where it has them.
+#: Options that a recipe searches where it has them: how deep a model is, as well as the ranges that its paper, or
+#: Atten-Mixer's (levels, heads), gives.
 OPTIONS: Space = {
     "levels": Interval(1, 10),
     "heads": Choice((1, 2, 4, 8, 16, 32)),
     "dropout": Choice((0.0, 0.1)),
     "encoder.dropout": Choice((0.0, 0.1)),
     "encoder.steps": Interval(1, 8),
+    "encoder.layers": Interval(1, 5),
+    "encoder.blocks": Interval(1, 6),
+    "encoder.beta": Interval(1e-3, 5e-2, log=True),
+    "blocks": Interval(1, 4),
+    "weight": Interval(0.2, 0.8),
 }
 #: (Readout, option) -> the option without which it does nothing.
 _NEEDS = {("mean-last", "heads"): "positions"}

@@ -471,14 +471,15 @@ def _explains(found: Found, options: Mapping[str, Any]) -> Judged:
         if grid.shape[2] < 2:
             return [], ["a second seed of every pair"]
         split = split_variance(grid)
-        more, less = ("rows", "columns") if options["half"] == "encoder" else ("columns", "rows")
-        held = split.low[more] > split.high[less]
-        words.append(HOLDS if held else FAILS if split.high[more] < split.low[less] else UNDECIDED)
+        sign = 1 if options["half"] == "encoder" else -1
+        low, high = sorted(sign * end for end in split.difference[1:])
+        words.append(HOLDS if low > 0 else FAILS if high < 0 else UNDECIDED)
         shares = (
             f"{name} {100 * split.share[of]:.0f}% ({100 * split.low[of]:.0f} to {100 * split.high[of]:.0f})"
             for name, of in (("encoder", "rows"), ("readout", "columns"))
         )
-        shown.append(f"{metric.upper()}: {', '.join(shares)}")
+        apart = ", ".join(f"{100 * end:.0f}" for end in split.difference)
+        shown.append(f"{metric.upper()}: {', '.join(shares)}, encoder less readout {apart}")
     return [(_word(words), "share of the variance: " + "; ".join(shown), seeds)], []
 
 

@@ -64,6 +64,21 @@ def test_wrong_use_gets_one_line(capsys: pytest.CaptureFixture[str], toy_data: P
     assert "choose from: auto, cpu" in fails(capsys, *options(toy_data, tmp_path, "--device", "tpu"), "attenmixer")
 
 
+def test_several_models_have_a_study_and_the_same_budget_each(
+    toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*options(toy_data, tmp_path, "--epochs", 1, "--trials", 2, "--json"), "meanpool", "srgnn"]
+    assert "unknown model 'srgn'" in fails(capsys, *words[:-1], "srgn")
+    assert "meanpool is given twice" in fails(capsys, *words, "meanpool")
+    assert not (tmp_path / "sweeps").exists(), "nothing is begun before all are known to be right"
+    main(words)
+    printed = capsys.readouterr().out
+    found = json.loads(printed.splitlines()[-1])
+    assert [one["trials"]["complete"] + one["trials"]["pruned"] for one in found] == [2, 2]
+    assert len(list((tmp_path / "sweeps").iterdir())) == 2
+    assert "best mrr@20 on validation, of 2 trials each\nmeanpool " in printed
+
+
 def worker_of(path: Path, budget: int, startup: int = 10) -> Worker:
     storage = open_storage(f"sqlite:///{path / 'study.db'}", heartbeat=1)
     return Worker(storage, "s", budget, seed=0, startup=startup, said=lambda line: None)

@@ -54,6 +54,11 @@ def test_ranges_are_the_papers_and_follow_the_recipe() -> None:
     assert {"levels", "heads"} <= set(space_of(Spec.create("srgnn", readout="attenmixer", dim=32)))
     assert set(space_of(Spec.create("srgnn"))) == {"lr", "weight_decay", "item_dropout", "encoder.steps"}
     assert space_of(Spec.create("srgnn"))["encoder.steps"] == Interval(1, 8)
+    for model, options in (
+        ("gcsan", {"encoder.steps", "blocks", "weight", "dropout"}), ("lessr", {"encoder.layers"}),
+        ("dhcn", {"encoder.layers", "encoder.beta"}), ("nextitnet", {"encoder.blocks"}),
+    ):  # fmt: skip
+        assert options <= set(space_of(Spec.create(model)))
     assert "heads" not in space_of(Spec.create("meanlast", dim=32)), "without positions it does nothing"
     assert "heads" in space_of(Spec.create("meanlast", dim=32, positions=5))
     assert "lr" not in space_of(Spec.create("srgnn"), ["lr"])

@@ -42,6 +42,24 @@ def test_the_recipe_equals_the_package(options: dict[str, object]) -> None:
     torch.testing.assert_close(own.scores(BATCH), other(BATCH.items, BATCH.lengths))
 
 
+@pytest.mark.parametrize("name", ["srgnn", "sgnnhn"])
+def test_a_hybrid_by_hand(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(recipe_of(f"{name}+attenmixer", options={"levels": 1, "heads": 1}), items=7, dim=8).double().eval()
+    states = F.normalize(model.encoder(BATCH, model.embedding.weight).clicks, dim=1)
+    assert not torch.allclose(states, F.normalize(model.embedding.weight[BATCH.items], dim=1)), "an encoder's"
+    w = {name: p.detach() for name, p in model.readout.named_parameters()}
+    unit = F.normalize(model.embedding.weight, dim=1)
+    for own, scores in zip(states.split(BATCH.lengths.tolist()), model.scores(BATCH), strict=True):
+        last = own[-1]
+        query = w["mixer.attention.w_q.weight"] @ (w["mixer.intents.maps.0.weight"] @ last)  # Eq. 6, l = 1
+        keys = own @ w["mixer.attention.w_k.weight"].t()
+        alpha = (keys @ query / 8**0.5).softmax(0)  # Eq. 7; of one map the Lp mixture is the map itself
+        pooled = F.normalize(alpha @ own, dim=0)
+        expected = 12 * unit @ (w["mixer.w_m.weight"] @ torch.cat([pooled, last]))  # Section 4.2.3, sigma 12
+        torch.testing.assert_close(scores, expected)
+
+
 def test_the_official_recipe_equals_the_package() -> None:
     own = build(recipe("attenmixer-official"), items=7, dim=8, longest=9).eval()
     other = OfficialAttenMixer(7, 8, slots=10, **OPTIONS).eval()

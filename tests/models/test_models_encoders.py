@@ -216,7 +216,7 @@ def test_narm_starts_as_recboles_does() -> None:
     model = build("narm", items=3000, dim=50)
     expected = {  # N(0, 2 / (inputs + outputs)), but U(+-1/sqrt(100)) in the recurrent unit, whose start is torch's
         "embedding": (2 / 3050) ** 0.5, "encoder.cell.input": 0.1 / 3**0.5, "encoder.cell.hidden": 0.1 / 3**0.5,
-        "readout.a1": 0.1, "readout.decoder": (2 / 250) ** 0.5,
+        "readout.w1": 0.1, "readout.w3": (2 / 250) ** 0.5,
     }  # fmt: skip
     for name, std in expected.items():
         weight = model.get_parameter(f"{name}.weight")

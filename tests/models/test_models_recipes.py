@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from dissect.batch import Batch, PackedExamples
 from dissect.errors import DissectError
-from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, SessionModel, build, recipe_of
+from dissect.experiment.spec import Spec
+from dissect.models import ENCODERS, READOUTS, RECIPES, SCORERS, Recipe, SessionModel, build, recipe_of
 from dissect.models.recurrence import GRUCell
 from dissect.models.scorers import Scorer
 from dissect.models.seams import Encoded
@@ -44,7 +45,7 @@ def test_every_pair_of_halves_trains_a_step(encoder: str, readout: str) -> None:
 SESSIONS = [[0, 1, 0, 3, 0, 1], [2], [1, 2], [4, 4, 4], list(range(12)), [3, 5, 3, 5, 6]]
 
 
-def _filled(recipe: str, items: int = 12) -> SessionModel:
+def _filled(recipe: str | Recipe, items: int = 12) -> SessionModel:
     torch.manual_seed(1)
     model = build(recipe, items=items, dim=8, longest=12).double()  # the released Atten-Mixer pads to the longest
     clicks = torch.tensor([i for s in SESSIONS for i in s] + [0])
@@ -54,31 +55,39 @@ def _filled(recipe: str, items: int = 12) -> SessionModel:
     return model.double()
 
 
-NEURAL = [name for name in RECIPES if name != "attenmixer-pr"]  # which refuses sessions as long as these
+#: Every recipe by its own scorer, and every pair of halves; of the last one's sessions none is longer than it takes.
+EVERY = [
+    *RECIPES,
+    *(pytest.param(recipe_of("srgnn", e, r, "cosine"), id=f"{e},{r}") for e in ENCODERS for r in READOUTS),
+]
 
 
-@pytest.mark.parametrize("recipe", NEURAL)
-def test_every_weight_has_a_gradient(recipe: str) -> None:
+def _sessions(model: str | Recipe) -> list[list[int]]:
+    return [s[-10:] for s in SESSIONS] if model == "attenmixer-pr" else SESSIONS
+
+
+@pytest.mark.parametrize("recipe", EVERY)
+def test_every_weight_has_a_gradient(recipe: str | Recipe) -> None:
     model = _filled(recipe)
-    _loss(model, Batch.from_lists(SESSIONS, [1, 2, 3, 4, 5, 6])).backward()
+    _loss(model, Batch.from_lists(_sessions(recipe), [1, 2, 3, 4, 5, 6])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         # Under a softmax over one head a bias of every logit has none; PReLU's slope only where an input is negative.
         assert parameter.grad.abs().max() > 0 or "activation" in name, name
 
 
-@pytest.mark.parametrize("recipe", NEURAL)
-def test_a_session_scores_the_same_alone_and_among_others_in_any_order(recipe: str) -> None:
-    model = _filled(recipe).eval()
-    together = model.scores(Batch.from_lists(SESSIONS))
+@pytest.mark.parametrize("recipe", EVERY)
+def test_a_session_scores_the_same_alone_and_among_others_in_any_order(recipe: str | Recipe) -> None:
+    model, sessions = _filled(recipe).eval(), _sessions(recipe)
+    together = model.scores(Batch.from_lists(sessions))
     order = [3, 0, 5, 1, 4, 2]
-    torch.testing.assert_close(model.scores(Batch.from_lists([SESSIONS[i] for i in order])), together[order])
-    for session, scores in zip(SESSIONS, together, strict=True):
+    torch.testing.assert_close(model.scores(Batch.from_lists([sessions[i] for i in order])), together[order])
+    for session, scores in zip(sessions, together, strict=True):
         torch.testing.assert_close(model.scores(Batch.from_lists([session]))[0], scores)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_matrix_but_embeddings_belongs_to_exactly_one_part(recipe: str) -> None:
+@pytest.mark.parametrize("recipe", EVERY)
+def test_every_matrix_but_embeddings_belongs_to_exactly_one_part(recipe: str | Recipe) -> None:
     model = build(recipe, items=5, dim=8)
     matrices = {n.removesuffix(".weight") for n, p in model.named_parameters() if p.dim() == 2}
     matrices -= {n for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
@@ -166,3 +175,16 @@ def test_the_released_reading_refuses_a_session_longer_than_the_data_s() -> None
     model = build("attenmixer-official", items=20, dim=16, longest=5).eval()
     with pytest.raises(ValueError, match="more than the 6 slots"):
         model(Batch.from_lists([list(range(10))]))
+
+
+def test_the_paper_s_setting_is_what_it_says_of_all_models() -> None:
+    for name in ("narm", "lessr", "dsan", "gcsan", "srgnn"):
+        spec = Spec.create(name, setting="paper")
+        assert (spec.dim, spec.batch_size, spec.optimizer) == (256, 100, "adam"), name
+    narm = Spec.create("narm", setting="paper")
+    assert narm.options["encoder.factor"] == 1, "hidden states of d 256 too"
+    assert build(narm.recipe, items=3, dim=narm.dim).encoder.width == 256
+    assert Spec.create("narm").options["encoder.factor"] == 2
+    assert Spec.create("narm", setting="paper", options={"encoder.factor": 2}).options["encoder.factor"] == 2
+    assert "encoder.factor" not in Spec.create("narm", setting="paper", encoder="identity").options
+    assert Spec.create("lessr", setting="paper", optimizer="adamw").optimizer == "adamw"

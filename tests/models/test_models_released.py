@@ -95,8 +95,8 @@ CASES = {
     ),
     "narm": Case(
         {"encoder.factor": 2},
-        {**{f"gru.{k}": f"encoder.cell.{v}" for k, v in UNIT.items()}, "a_1": "readout.a1", "a_2": "readout.a2",
-         "v_t": "readout.v", "b": "readout.decoder"},
+        {**{f"gru.{k}": f"encoder.cell.{v}" for k, v in UNIT.items()}, "a_1": "readout.w2", "a_2": "readout.w1",
+         "v_t": "readout.q", "b": "readout.w3"},
     ),
     "nextitnet": Case({"encoder.blocks": 1}, {**_blocks(1), "final_layer": "readout.w"}),
     "lessr": Case(

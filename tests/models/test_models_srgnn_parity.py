@@ -14,8 +14,9 @@ from dissect.batch import Batch
 from dissect.models import SessionModel, build
 from dissect.training.loss import item_cross_entropy
 
-#: Computed by the released code (the file names its commit); ids start at 1 there, row 0 is padding.
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "srgnn_released.json").read_text())
+#: Computed by the released code (the files name its commit); ids start at 1 there, row 0 is padding. Sessions of the
+#: second have up to 40 clicks.
+FILES = ("srgnn_released", "srgnn_released_long")
 NAMES = {
     "embedding.weight": "embedding.weight",
     "gnn.w_ih": "encoder.cell.input.weight",
@@ -42,11 +43,16 @@ def _rows(name: str, tensor: Tensor) -> Tensor:
     return tensor[1:] if name == "embedding.weight" else tensor
 
 
+@pytest.fixture(params=FILES)
+def vectors(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return json.loads((Path(__file__).parent / f"{request.param}.json").read_text())
+
+
 @pytest.fixture
-def model() -> SessionModel:
+def model(vectors: dict[str, Any]) -> SessionModel:
     net = build("srgnn", items=12, dim=4).double()
     with torch.no_grad():
-        for p, row in enumerate(VECTORS["parameters"]):
+        for p, row in enumerate(vectors["parameters"]):
             size = torch.Size(row["shape"])
             values = 0.6 * torch.sin(1 + 7 * p + 1.7 * torch.arange(size.numel(), dtype=torch.float64))
             own = net.get_parameter(NAMES[row["name"]])
@@ -55,27 +61,27 @@ def model() -> SessionModel:
 
 
 @pytest.fixture
-def batch() -> Batch:
-    sessions = [[i - 1 for i in s] for s in VECTORS["sessions"]]
-    return Batch.from_lists(sessions, [t - 1 for t in VECTORS["targets"]])
+def batch(vectors: dict[str, Any]) -> Batch:
+    sessions = [[i - 1 for i in s] for s in vectors["sessions"]]
+    return Batch.from_lists(sessions, [t - 1 for t in vectors["targets"]])
 
 
 def test_every_weight_is_mapped(model: SessionModel) -> None:
     assert {n for n, _ in model.named_parameters()} == set(NAMES.values())
 
 
-def test_scores_equal_the_released_ones(model: SessionModel, batch: Batch) -> None:
-    expected = torch.tensor(VECTORS["scores"], dtype=torch.float64)
+def test_scores_equal_the_released_ones(model: SessionModel, batch: Batch, vectors: dict[str, Any]) -> None:
+    expected = torch.tensor(vectors["scores"], dtype=torch.float64)
     torch.testing.assert_close(model.scores(batch), expected, rtol=0, atol=1e-6)
 
 
-def test_loss_and_gradients_equal_the_released_ones(model: SessionModel, batch: Batch) -> None:
+def test_loss_and_gradients_equal_the_released_ones(model: SessionModel, batch: Batch, vectors: dict[str, Any]) -> None:
     out = model(batch)
     assert batch.targets is not None
     loss = item_cross_entropy(out.query, out.table, batch.targets)
     loss.backward()
-    assert loss.item() == pytest.approx(VECTORS["loss"], abs=1e-6)
-    for row in VECTORS["parameters"]:
+    assert loss.item() == pytest.approx(vectors["loss"], abs=1e-6)
+    for row in vectors["parameters"]:
         expected = torch.tensor(row["grad"], dtype=torch.float64).reshape(row["shape"])
         grad = model.get_parameter(NAMES[row["name"]]).grad
         assert grad is not None
@@ -84,8 +90,7 @@ def test_loss_and_gradients_equal_the_released_ones(model: SessionModel, batch: 
         )
 
 
-@pytest.mark.parametrize("row", range(6))
-def test_a_session_scores_the_same_alone(model: SessionModel, row: int) -> None:
-    session = [i - 1 for i in VECTORS["sessions"][row]]
-    alone = model.scores(Batch.from_lists([session]))[0]
-    torch.testing.assert_close(alone, torch.tensor(VECTORS["scores"][row]).double(), rtol=0, atol=1e-6)
+def test_a_session_scores_the_same_alone(model: SessionModel, vectors: dict[str, Any]) -> None:
+    for session, expected in zip(vectors["sessions"], vectors["scores"], strict=True):
+        alone = model.scores(Batch.from_lists([[i - 1 for i in session]]))[0]
+        torch.testing.assert_close(alone, torch.tensor(expected).double(), rtol=0, atol=1e-6)

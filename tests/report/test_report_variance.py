@@ -9,7 +9,7 @@ import pytest
 
 from dissect.errors import DissectError
 from dissect.report.runs import Run
-from dissect.report.variance import SOURCES, grid_of, split_variance, without_one
+from dissect.report.variance import SOURCES, grid_of, seed_by_half, split_variance, without_one
 
 
 def test_a_grid_by_hand() -> None:
@@ -38,16 +38,38 @@ def test_shares_are_found_on_average_and_covered(common: float, loud: float) -> 
     means = rows[:, None] + columns[None]
     spread = 0.5 * np.array([loud, 1, 1, 1, 1, 1])[:, None, None]
     truth = np.array([(rows**2).mean(), (columns**2).mean(), 0, (spread**2).mean() + common**2])
-    components, covered = [], np.zeros(2)
+    components, covered = [], np.zeros(3)
     for k in range(80):
         noise = spread * rng.normal(size=(6, 5, 3)) + common * rng.normal(size=3)
         found = split_variance(means[..., None] + noise, resamples=120, seed=k)
         components.append([found.variance[name] for name in SOURCES])
         shares = truth / truth.sum()
-        covered += [found.low[n] <= shares[i] <= found.high[n] for i, n in ((0, "rows"), (1, "columns"))]
+        _, low, high = found.difference
+        inside = [found.low[n] <= shares[i] <= found.high[n] for i, n in ((0, "rows"), (1, "columns"))]
+        covered += [*inside, low <= shares[0] - shares[1] <= high]
     error = 4 * np.std(components, 0) / np.sqrt(len(components)) + (0, 0, 0.03, 0)  # cut at 0, a nothing is above it
     assert (np.abs(np.mean(components, 0) - truth) < error).all()
     assert (covered / len(components) > 0.87).all(), covered  # of 0.95, less three standard errors
+
+
+def test_shares_are_compared_draw_by_draw() -> None:
+    rng = np.random.default_rng(1)
+    rows, columns = 1.2 * rng.normal(size=6), rng.normal(size=5)
+    grid = (rows[:, None] + columns)[..., None] + 0.1 * rng.normal(size=(6, 5, 2)) + np.array([-1.0, 1.0])
+    found = split_variance(grid)
+    assert found.difference[0] == pytest.approx(found.share["rows"] - found.share["columns"])
+    assert found.low["rows"] < found.high["columns"], "one by one they overlap: how much is the seed's is unknown"
+    assert found.difference[1] > 0
+
+
+def test_seeds_that_favour_a_row_are_found() -> None:
+    rng = np.random.default_rng(0)
+    plain = np.array([list(seed_by_half(rng.normal(size=(6, 5, 3))).values()) for _ in range(400)])
+    assert ((plain < 0.1).mean(0) < 0.16).all()  # of 0.1, and four standard errors
+    assert ((plain < 0.1).mean(0) > 0.04).all()
+    grid = rng.normal(size=(6, 5, 3)) + 3 * rng.normal(size=(6, 1, 3))
+    found = seed_by_half(grid)
+    assert found["rows"] < 1e-4 < 0.01 < found["columns"]
 
 
 @pytest.mark.parametrize(

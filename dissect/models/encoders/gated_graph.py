@@ -26,6 +26,10 @@ class GatedGraphEncoder(Encoder):
         Width d.
     steps : int, default 1
         Propagation steps with shared weights.
+
+    Notes
+    -----
+    SR-GNN's released code (github.com/CRIPAC-DIG/SR-GNN) has a further map, ``linear_edge_f``, that it never uses.
     """
 
     PARTS = {"propagation": ("edge_in", "edge_out"), "combination": ("cell.input", "cell.hidden")}
@@ -77,6 +81,10 @@ class NormalisedGraphEncoder(GatedGraphEncoder):
     steps : int, default 1
     dropout : float, default 0.1
         Of the items' embeddings, in training.
+
+    Notes
+    -----
+    One public version computes the graph's output and then reads the items as they came in; this one reads the output.
     """
 
     def __init__(self, dim: int, steps: int = 1, dropout: float = 0.1) -> None:

@@ -96,10 +96,11 @@ class HypergraphEncoder(Encoder):
     Notes
     -----
     The hypergraph comes from the training prefixes, by `prepare`; until then each item stands alone. It is kept with
-    the weights. An item of no prefix is left with 1 / (layers + 1) of its embedding, and scores low. In the released code
-    (github.com/xiaxin1998/DHCN) no gradient goes through the second view: a tensor is rebuilt from its numbers there. So
-    it is here. What it does for single data sets is left out: it reads Tmall without positions, and drops entries of
-    Nowplaying's matrix below 0.05.
+    the weights. An item of no prefix is left with 1 / (layers + 1) of its embedding, and scores low.
+
+    In the released code (github.com/xiaxin1998/DHCN) no gradient goes through the second view: a tensor is rebuilt
+    from its numbers there. So it is here. What it does for single data sets alone is left out: it reads Tmall without
+    positions, and drops entries of Nowplaying's matrix below 0.05.
     """
 
     static = False

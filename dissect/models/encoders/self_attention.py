@@ -14,8 +14,10 @@ from dissect.models.seams import Encoded, Encoder
 class SelfAttentionEncoder(Encoder):
     """Items and places, then blocks of self-attention with residuals around them.
 
-    Attention is the propagation; the feed-forward maps, where a click's own state meets what it gathered, are the
-    combination.
+    ``h_i <- E_i + P_place(i)``, then ``H <- H + block(H)`` for each `SelfAttentionBlock`: GC-SAN's block (IJCAI'19, Eq.
+    8-9), in which every click sees all of its session, on embedded places as in SASRec (arXiv 1808.09781), without
+    that model's causal mask and layer norms. It is nobody's published model. Attention is the propagation; the
+    feed-forward maps, where a click's own state meets what it gathered, are the combination.
 
     Parameters
     ----------

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from dissect.models.seams import Encoded, Readout
-from mixer.segments import segment_sum
+from dissect.models.readouts.soft_attention import SoftAttentionReadout
 
 
-class AdditiveReadout(Readout):
+class AdditiveReadout(SoftAttentionReadout):
     """``B [sum_j a_j h_j || h_t]`` with ``a_j = v . sigmoid(A_1 h_j + A_2 h_t)``, not normalised (Eq. 8-11).
+
+    SR-GNN's has the same form, with biases and without dropout: A_1, A_2, v and B are its W2, W1, q and W3.
 
     Parameters
     ----------
@@ -27,24 +27,12 @@ class AdditiveReadout(Readout):
     equations lack; RecBole's has neither, nor has this.
     """
 
-    PARTS = {"attention": ("a1", "a2", "v"), "transformation": ("decoder",)}
+    BIAS = False
 
     def __init__(self, dim: int, out: int | None = None, dropout: float = 0.5) -> None:
-        super().__init__()
-        self.a1 = nn.Linear(dim, dim, bias=False)
-        self.a2 = nn.Linear(dim, dim, bias=False)
-        self.v = nn.Linear(dim, 1, bias=False)
+        super().__init__(dim, out)
         self.dropout = nn.Dropout(dropout)
-        self.decoder = nn.Linear(2 * dim, out or dim, bias=False)
 
-    def forward(self, encoded: Encoded) -> Tensor:
-        """Return (B, d)."""
-        batch, h = encoded.batch, encoded.clicks
-        pooled = segment_sum(self.attention(encoded) * h, batch.rows, len(batch))
-        return self.decoder(self.dropout(torch.cat([pooled, h.index_select(0, batch.last)], 1)))
-
-    def attention(self, encoded: Encoded) -> Tensor:
-        """``a_j`` of each click, (T, 1); it may be negative."""
-        batch, h = encoded.batch, encoded.clicks
-        of_last = self.a2(h.index_select(0, batch.last)).index_select(0, batch.rows)
-        return self.v(torch.sigmoid(self.a1(h) + of_last))
+    def transform(self, both: Tensor) -> Tensor:
+        """The query of what is left of both after dropout."""
+        return super().transform(self.dropout(both))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -21,19 +23,24 @@ class SoftAttentionReadout(Readout):
     """
 
     PARTS = {"attention": ("w1", "w2", "q"), "transformation": ("w3",)}
+    BIAS: ClassVar[bool] = True
 
     def __init__(self, dim: int, out: int | None = None) -> None:
         super().__init__()
-        self.w1 = nn.Linear(dim, dim)
-        self.w2 = nn.Linear(dim, dim)
+        self.w1 = nn.Linear(dim, dim, bias=self.BIAS)
+        self.w2 = nn.Linear(dim, dim, bias=self.BIAS)
         self.q = nn.Linear(dim, 1, bias=False)
-        self.w3 = nn.Linear(2 * dim, out or dim)
+        self.w3 = nn.Linear(2 * dim, out or dim, bias=self.BIAS)
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, d)."""
         batch, h = encoded.batch, self.states(encoded)
         pooled = segment_sum(self.weights(h, encoded) * h, batch.rows, len(batch))
-        return self.w3(torch.cat([pooled, h.index_select(0, batch.last)], 1))
+        return self.transform(torch.cat([pooled, h.index_select(0, batch.last)], 1))
+
+    def transform(self, both: Tensor) -> Tensor:
+        """The query, (B, d), of what is pooled and the last state, (B, 2 dim)."""
+        return self.w3(both)
 
     def attention(self, encoded: Encoded) -> Tensor:
         """``a_i`` of each click, (T, 1); it may be negative."""
