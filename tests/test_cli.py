@@ -428,7 +428,8 @@ def test_recommend_by_name(run, toy_data: Path, tmp_path: Path) -> None:
 
 def test_lists(run, toy_data: Path) -> None:
     assert "V-SKNN" in run("models").out
-    assert "[s || h_n]" in run("models").out  # no markup
+    assert "|| h_n]" in run("models").out  # no markup
+    assert "adamw 0.001" in run("models").out
     assert "cosine: sigma cos(q, e)" in run("models").out
     models = run("models").out
     assert "srgnn" in models
