@@ -140,6 +140,17 @@ def test_cosine_scores_are_sigma_times_the_cosine() -> None:
     assert float(scores.detach()[3]) == pytest.approx(7, abs=1e-5)
 
 
+def test_centring_has_its_gradient() -> None:
+    torch.manual_seed(0)
+    query, table = (torch.randn(n, 5, dtype=torch.float64, requires_grad=True) for n in (3, 4))
+    assert torch.autograd.gradcheck(Scorer("centred", 2.0).scores, (query, table))
+    torch.testing.assert_close(
+        Scorer("centred", 2.0).scores(query, table),
+        2
+        * F.cosine_similarity((query - query.mean(1, keepdim=True))[:, None], table - table.mean(1, keepdim=True), -1),
+    )
+
+
 def test_unknown_names_list_the_choices() -> None:
     with pytest.raises(DissectError, match=r"unknown readout 'men' \(did you mean 'mean'\?\); choose from: .*mean"):
         recipe_of("srgnn", readout="men")
