@@ -40,10 +40,14 @@ def _rows(name: str, tensor: Tensor) -> Tensor:
 
 @pytest.fixture
 def model() -> OfficialAttenMixer:
-    net = OfficialAttenMixer(12, **VECTORS["settings"]).double().eval()
+    return _model(VECTORS)
+
+
+def _model(vectors: dict[str, Any]) -> OfficialAttenMixer:
+    net = OfficialAttenMixer(12, **vectors["settings"]).double().eval()
     with torch.no_grad():
-        for p, row in enumerate(VECTORS["parameters"]):
-            if row["name"] in VECTORS["unused"]:
+        for p, row in enumerate(vectors["parameters"]):
+            if row["name"] in vectors["unused"]:
                 continue
             size = torch.Size(row["shape"])
             values = 0.6 * torch.sin(1 + 7 * p + 1.7 * torch.arange(size.numel(), dtype=torch.float64))
@@ -56,14 +60,18 @@ def test_every_weight_is_mapped(model: OfficialAttenMixer) -> None:
     assert {n for n, _ in model.named_parameters()} == {_own(name) for name in used}
 
 
-def test_scores_loss_and_gradients_equal_the_released_ones(model: OfficialAttenMixer) -> None:
-    scores = model(CLICKS, LENGTHS)
-    torch.testing.assert_close(scores, torch.tensor(VECTORS["scores"], dtype=torch.float64), rtol=0, atol=1e-9)
-    loss = F.cross_entropy(scores, torch.tensor(VECTORS["targets"]) - 1)
+@pytest.mark.parametrize("name", ["attenmixer_released", "attenmixer_released_long"])  # the latter up to 40 clicks
+def test_scores_loss_and_gradients_equal_the_released_ones(name: str) -> None:
+    vectors = json.loads((Path(__file__).parent / f"{name}.json").read_text())
+    model = _model(vectors)
+    clicks = torch.tensor([i - 1 for session in vectors["sessions"] for i in session])
+    scores = model(clicks, torch.tensor([len(session) for session in vectors["sessions"]]))
+    torch.testing.assert_close(scores, torch.tensor(vectors["scores"], dtype=torch.float64), rtol=0, atol=1e-9)
+    loss = F.cross_entropy(scores, torch.tensor(vectors["targets"]) - 1)
     loss.backward()
-    assert loss.item() == pytest.approx(VECTORS["loss"], abs=1e-9)
-    for row in VECTORS["parameters"]:
-        if row["name"] in VECTORS["unused"]:
+    assert loss.item() == pytest.approx(vectors["loss"], abs=1e-9)
+    for row in vectors["parameters"]:
+        if row["name"] in vectors["unused"]:
             continue
         grad = model.get_parameter(_own(row["name"])).grad
         assert grad is not None
