@@ -10,7 +10,7 @@ Expected under the claim: columns (readouts) differ, rows (encoders) do not; the
 Share: of the variance of a run drawn at random from the grid; its interval, over seeds, as `dissect.report.variance`
 says. Dots: the least and the largest share when an encoder or a readout is left out. Edge-order states are wider than
 the items, so that readouts without a map of their own are followed by one. Below: what a pair has of weights beside the
-items, and the seconds of its fastest training epoch (at different hours of a shared machine).
+items, and the seconds an epoch of its fastest run (at different hours of a shared machine).
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _shares(axes: Axes, grid: NDArray[np.float64], metric: str) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
-    axes.set_title(f"encoder less readout: {apart:.0f} ({low:.0f} to {high:.0f})", fontsize=9)
+    axes.set_title(f"encoder less readout: {apart:.0f} ({low:.1f} to {high:.1f})", fontsize=9)
     axes.set_xlabel(
         f"share of the variance, %\nline: 95% interval over {found.seeds} seeds\ndots: one encoder or readout left out",
         fontsize=8.5,

@@ -8,8 +8,8 @@ Command: ``make figures`` (or ``python figures/thresholds_as_printed.py``), from
     dissect suite analyses/suites/as_printed.toml --variant full --keep
 
 Expected under the claim: attention's curve above propagation's wherever the pruned model (lower panels) still
-recommends as well as the whole one. By sign about half of all weights are dropped at any threshold, needed or not; by
-size none is for its sign.
+recommends as well as the whole one. By sign half of all weights or more are dropped at any positive threshold, needed
+or not; by size none is for its sign.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def model_options(sparsify: str, about: str) -> Callable[[Callable[..., Any]], C
                  help="Another option of a half or control; 'dissect models' lists them. May be given again."),
     click.option("--item-dropout", type=float, help="Dropout of the item table [default: the recipe's]."),
     click.option("--setting", default="published", show_default=True,
-                 help="published: each model's own; paper: d 256, batch 100 for all."),
+                 help="published: each model's own; paper: d 256, batch 100, Adam for all."),
     click.option("--batch-size", type=int, help="[default: the recipe's]"),
     click.option("--sparsify", default=sparsify, show_default=True, metavar="all|none|gnn|readout|PART[,PART]",
                  help=about),

@@ -231,7 +231,8 @@ class Spec:
         model : str
         setting : {"published", "paper"}
             ``paper``: what Atten-Mixer's Section 5.1 says of all models of Table 2: d 256, so that NARM's hidden
-            states have it too, batch 100 and Adam. Decay and schedule, of which it says nothing, stay the recipe's.
+            states have it too, batch 100 and Adam. Of decay and schedule it says nothing: they stay the recipe's, but
+            that Adam has LESSR's decay in the gradient, where AdamW has it beside.
         **options
             Fields of `Spec`, or options of the readout or of a model that counts; None means not given. `data_dir` is
             stored as an absolute path, so that the run can be resumed and pruned from any directory.
@@ -251,7 +252,8 @@ class Spec:
             return cls(model=model, **{"sparsify": "none", **given, "options": readout})
         choose("model", model, (*RECIPES, *COUNTING))
         choose("setting", setting, SETTINGS)
-        if setting == "paper" and "encoder.factor" in RECIPES[model].options and not given.get("encoder"):
+        own_encoder = given.get("encoder") in (None, "", RECIPES[model].encoder)
+        if setting == "paper" and "encoder.factor" in RECIPES[model].options and own_encoder:
             readout = {"encoder.factor": 1, **readout}
         recipe = recipe_of(model, given.get("encoder"), given.get("readout"), given.get("scorer"), readout)
         dim = given.get("dim") or (256 if setting == "paper" else recipe.dim)

@@ -106,9 +106,11 @@ def sweep_command(
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
-    sweeps = []
-    for base, ranges in [_searched(model, options, fix, space) for model in models]:
-        sha256 = Run(base, quiet=quiet).data.sha256  # refuses what can't be trained, before any study is begun
+    plans = [_searched(model, options, fix, space) for model in models]
+    # Refuses what can't be trained, before any study is begun.
+    hashes = [Run(base, quiet=quiet).data.sha256 for base, _ in plans]
+    found = []
+    for (base, ranges), sha256 in zip(plans, hashes, strict=True):
         name = study_name(base, ranges, metric, sha256)
         folder = out / "sweeps" / name
         try:
@@ -119,16 +121,14 @@ def sweep_command(
             open_storage(storage or f"sqlite:///{(folder / 'study.db').resolve()}", heartbeat), name, trials,
             seed=base.seed, startup=min(10, max(1, trials // 3)) if startup is None else startup, said=said,
         )  # fmt: skip
-        sweeps.append(Sweep(base, ranges, metric, sha256, folder, worker))
-    found = [_work(sweep, quiet, said) for sweep in sweeps]
+        found.append(_work(Sweep(base, ranges, metric, sha256, folder, worker), quiet, said))
+        if len(found) < len(models):
+            worker.leave_if_asked()  # asked in a study's last moments, it leaves before the next
     if len(found) > 1:
-        print(f"\nbest {metric} on validation, of {trials} trials each")
-        for sweep, best in zip(sweeps, found, strict=True):
-            print(
-                f"{sweep.base.model:<20} {best['best']['value']:6.2f}"
-                if best["best"]
-                else f"{sweep.base.model:<20} none"
-            )
+        print(f"\nbest {metric} on validation")
+        for model, one in zip(models, found, strict=True):
+            value = f"{one['best']['value']:.2f}" if one["best"] else NONE
+            print(f"{model:<20} {value:>6} of {one['trials']['complete'] + one['trials']['pruned']} trials")
     return found
 
 

@@ -152,7 +152,7 @@ class Worker:
         """
         with self._listening():
             while self.finished < self.budget:
-                self._leave_if_asked()
+                self.leave_if_asked()
                 there = self.trials()
                 live = [trial for trial in there if trial.state != TrialState.FAIL]
                 if len(live) >= self.budget and not any(trial.state == TrialState.WAITING for trial in live):
@@ -263,6 +263,7 @@ class Worker:
         if self._signal:
             raise Interrupted(-1, self._signal)
 
-    def _leave_if_asked(self) -> None:
+    def leave_if_asked(self) -> None:
+        """Raise a DissectError where SIGINT or SIGTERM has come."""
         if self._signal:
             raise DissectError("stopped; the same command goes on", 128 + self._signal)

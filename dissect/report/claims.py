@@ -471,15 +471,17 @@ def _explains(found: Found, options: Mapping[str, Any]) -> Judged:
         if grid.shape[2] < 2:
             return [], ["a second seed of every pair"]
         split = split_variance(grid)
-        sign = 1 if options["half"] == "encoder" else -1
-        low, high = sorted(sign * end for end in split.difference[1:])
-        words.append(HOLDS if low > 0 else FAILS if high < 0 else UNDECIDED)
+        more, less = ("rows", "columns") if options["half"] == "encoder" else ("columns", "rows")
+        held = split.low[more] > split.high[less]
+        words.append(HOLDS if held else FAILS if split.high[more] < split.low[less] else UNDECIDED)
         shares = (
             f"{name} {100 * split.share[of]:.0f}% ({100 * split.low[of]:.0f} to {100 * split.high[of]:.0f})"
             for name, of in (("encoder", "rows"), ("readout", "columns"))
         )
-        apart = ", ".join(f"{100 * end:.0f}" for end in split.difference)
-        shown.append(f"{metric.upper()}: {', '.join(shares)}, encoder less readout {apart}")
+        apart, low, high = (100 * end for end in split.difference)
+        shown.append(
+            f"{metric.upper()}: {', '.join(shares)}, encoder less readout {apart:.0f} ({low:.1f} to {high:.1f})"
+        )
     return [(_word(words), "share of the variance: " + "; ".join(shown), seeds)], []
 
 

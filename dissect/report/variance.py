@@ -108,7 +108,7 @@ class Split:
     difference: tuple[float, float, float]
 
 
-def split_variance(values: ArrayLike, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Split:
+def split_variance(values: ArrayLike, level: float = 0.95, resamples: int = 20_000, seed: int = 0) -> Split:
     """Split the variance of a grid of runs into rows, columns, their interaction and the seed.
 
     Parameters
@@ -143,13 +143,7 @@ def split_variance(values: ArrayLike, level: float = 0.95, resamples: int = 2000
     where a single cell has eight times that of the others. It takes a seed to do the same to all rows and columns but
     for noise, which `seed_by_half` tests. It knows of seeds, few as they are, not of other test sets.
     """
-    grid = np.asarray(values, dtype=float)
-    if grid.ndim != 3 or min(grid.shape) < 2:
-        raise DissectError(
-            f"a grid of {' x '.join(map(str, grid.shape))}: it takes two rows, columns and seeds or more"
-        )
-    if not np.isfinite(grid).all():
-        raise DissectError(f"{int((~np.isfinite(grid)).sum())} runs of the grid are missing")
+    grid = _checked(values)
     parts = _squares(grid)
     found = parts.components()
     own = _shares(found)
@@ -162,6 +156,17 @@ def split_variance(values: ArrayLike, level: float = 0.95, resamples: int = 2000
     named = lambda row: {name: float(value) for name, value in zip(SOURCES, row, strict=True)}  # noqa: E731
     difference = float(own[4]), float(low[4]), float(high[4])
     return Split(named(own[:4]), named(low[:4]), named(high[:4]), named(found), grid.shape[2], difference)
+
+
+def _checked(values: ArrayLike) -> NDArray[np.float64]:
+    grid = np.asarray(values, dtype=float)
+    if grid.ndim != 3 or min(grid.shape) < 2:
+        raise DissectError(
+            f"a grid of {' x '.join(map(str, grid.shape))}: it takes two rows, columns and seeds or more"
+        )
+    if not np.isfinite(grid).all():
+        raise DissectError(f"{int((~np.isfinite(grid)).sum())} runs of the grid are missing")
+    return grid
 
 
 def seed_by_half(values: ArrayLike) -> dict[str, float]:
@@ -177,11 +182,17 @@ def seed_by_half(values: ArrayLike) -> dict[str, float]:
     Returns
     -------
     dict
-        ``rows`` and ``columns`` -> p-value. With few seeds only a large interaction shows.
+        ``rows`` and ``columns`` -> p-value. With few seeds only a large interaction shows, and where some cells are
+        noisier than others the test is not exact.
+
+    Raises
+    ------
+    DissectError
+        As for `split_variance`.
     """
     from scipy.stats import f
 
-    grid = np.asarray(values, dtype=float)
+    grid = _checked(values)
     rows, columns, seeds = grid.shape
     left = grid - grid.mean(2, keepdims=True) - (grid.mean((0, 1)) - grid.mean())  # what a seed does to single cells
     of = {"rows": columns * (left.mean(1) ** 2).sum(), "columns": rows * (left.mean(0) ** 2).sum()}

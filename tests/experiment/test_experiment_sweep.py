@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -70,13 +71,15 @@ def test_several_models_have_a_study_and_the_same_budget_each(
     words = [*options(toy_data, tmp_path, "--epochs", 1, "--trials", 2, "--json"), "meanpool", "srgnn"]
     assert "unknown model 'srgn'" in fails(capsys, *words[:-1], "srgn")
     assert "meanpool is given twice" in fails(capsys, *words, "meanpool")
+    long = [*options(toy_data, tmp_path, "--trials", 2), "meanpool", "attenmixer-pr", "--dataset", "demo"]
+    assert "sessions of at most 10; the longest of 'demo'" in fails(capsys, *long)
     assert not (tmp_path / "sweeps").exists(), "nothing is begun before all are known to be right"
     main(words)
     printed = capsys.readouterr().out
     found = json.loads(printed.splitlines()[-1])
     assert [one["trials"]["complete"] + one["trials"]["pruned"] for one in found] == [2, 2]
     assert len(list((tmp_path / "sweeps").iterdir())) == 2
-    assert "best mrr@20 on validation, of 2 trials each\nmeanpool " in printed
+    assert re.search(r"best mrr@20 on validation\nmeanpool +\d+\.\d\d of 2 trials\nsrgnn ", printed)
 
 
 def worker_of(path: Path, budget: int, startup: int = 10) -> Worker:

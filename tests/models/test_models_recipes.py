@@ -195,6 +195,7 @@ def test_the_paper_s_setting_is_what_it_says_of_all_models() -> None:
     narm = Spec.create("narm", setting="paper")
     assert narm.options["encoder.factor"] == 1, "hidden states of d 256 too"
     assert build(narm.recipe, items=3, dim=narm.dim).encoder.width == 256
+    assert Spec.create("narm", setting="paper", encoder="recurrent") == narm
     assert Spec.create("narm").options["encoder.factor"] == 2
     assert Spec.create("narm", setting="paper", options={"encoder.factor": 2}).options["encoder.factor"] == 2
     assert "encoder.factor" not in Spec.create("narm", setting="paper", encoder="identity").options

@@ -95,7 +95,7 @@ CASES = {
     ),
     "narm": Case(
         {"encoder.factor": 2},
-        {**{f"gru.{k}": f"encoder.cell.{v}" for k, v in UNIT.items()}, "a_1": "readout.w2", "a_2": "readout.w1",
+        {**{f"gru.{k}": f"encoder.cell.{v}" for k, v in UNIT.items()}, "a_1": "readout.w1", "a_2": "readout.w2",
          "v_t": "readout.q", "b": "readout.w3"},
     ),
     "nextitnet": Case({"encoder.blocks": 1}, {**_blocks(1), "final_layer": "readout.w"}),

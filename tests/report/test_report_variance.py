@@ -79,8 +79,9 @@ def test_bad_grids(shape: tuple[int, ...], hole: bool, says: str) -> None:
     grid = np.random.default_rng(0).normal(size=shape)
     if hole:
         grid[0, 1, 0] = np.nan
-    with pytest.raises(DissectError, match=says):
-        split_variance(grid)
+    for what in (split_variance, seed_by_half):
+        with pytest.raises(DissectError, match=says):
+            what(grid)
 
 
 def _run(encoder: str, readout: str, seed: int, value: float, lr: float = 1e-3, valid: float = 1.0) -> Run:

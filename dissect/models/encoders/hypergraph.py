@@ -59,6 +59,7 @@ def hypergraph(examples: Examples, items: int) -> tuple[Tensor, Tensor, Tensor, 
     first, column, value : Tensor, (items + 1,) and (nonzeros,) int64, (nonzeros,) float32
         The matrix in compressed rows, whose values sum to 1 in each that is not empty.
     degree : Tensor, (items,)
+        Of an item that no prefix has it is 1, to divide by.
     """
     from scipy import sparse
 

@@ -10,7 +10,8 @@ from dissect.models.readouts.soft_attention import SoftAttentionReadout
 class AdditiveReadout(SoftAttentionReadout):
     """``B [sum_j a_j h_j || h_t]`` with ``a_j = v . sigmoid(A_1 h_j + A_2 h_t)``, not normalised (Eq. 8-11).
 
-    SR-GNN's has the same form, with biases and without dropout: A_1, A_2, v and B are its W2, W1, q and W3.
+    SR-GNN's has the same form, with biases and without dropout. A_1, A_2, v and B are w1, w2, q and w3 here; the last
+    click goes through A_2, where SR-GNN has W1.
 
     Parameters
     ----------
@@ -32,6 +33,11 @@ class AdditiveReadout(SoftAttentionReadout):
     def __init__(self, dim: int, out: int | None = None, dropout: float = 0.5) -> None:
         super().__init__(dim, out)
         self.dropout = nn.Dropout(dropout)
+
+    @property
+    def maps(self) -> tuple[nn.Module, nn.Module]:
+        """A_2, of the last click, and A_1, of each."""
+        return self.w2, self.w1
 
     def transform(self, both: Tensor) -> Tensor:
         """The query of what is left of both after dropout."""

@@ -53,5 +53,11 @@ class SoftAttentionReadout(Readout):
     def weights(self, h: Tensor, encoded: Encoded) -> Tensor:
         """``a_i`` of each click, (T, 1)."""
         batch = encoded.batch
-        of_last = self.w1(h.index_select(0, batch.last)).index_select(0, batch.rows)
-        return self.q(torch.sigmoid(of_last + self.w2(h)))
+        map_last, map_each = self.maps
+        of_last = map_last(h.index_select(0, batch.last)).index_select(0, batch.rows)
+        return self.q(torch.sigmoid(of_last + map_each(h)))
+
+    @property
+    def maps(self) -> tuple[nn.Module, nn.Module]:
+        """The maps of the last click and of each."""
+        return self.w1, self.w2
