@@ -350,6 +350,43 @@ def test_kept_weights_are_those_of_each_metric(made: Path, drawn: list[Figure]) 
     assert "; seed 1 (SR-GNN without encoder)" in text
 
 
+def test_thresholds_are_those_of_each_rule(made: Path, drawn: list[Figure]) -> None:
+    make_records(made, "as_printed", variant="full")
+    grid, rules, parts = [0.01, 0.1, 0.5], ("log-alpha", "magnitude", "signed"), ("propagation", "attention")
+    kept = lambda rule, part, seed: [90 - 10 * rule - seed, 50 - 20 * part, 10 + seed]  # noqa: E731
+    for folder in made.iterdir():
+        seed = json.loads((folder / "spec.json").read_text())["seed"]
+        curves = {
+            rule: [
+                {"part": part, "rule": rule, "total": 100, "thresholds": grid, "kept": kept(r, p, seed)}
+                for p, part in enumerate(parts)
+            ]
+            for r, rule in enumerate(rules)
+        }
+        (folder / "thresholds.json").write_text(json.dumps(curves))
+        found = [
+            {"rule": rule, "threshold": at, "kept": 100 - i, "hr@20": 30 + 5 * r - i * (0.6 + seed), "mrr@20": 1.0}
+            for r, rule in enumerate(rules)
+            for i, at in enumerate((-1.0, *grid))
+        ]
+        (folder / "pruning.json").write_text(json.dumps({"examples": 7, "points": found}))
+    load("thresholds_as_printed").main()
+    axes = drawn[0].axes
+    assert [top.get_title(loc="left") for top in axes[:4]] == [
+        f"{noise} noise, by {rule}" for noise in ("local", "weight") for rule in ("the signed mean", "|mean|")
+    ]
+    for top, bottom, r in zip(axes[:4], axes[4:], (2, 1, 2, 1), strict=True):
+        lines = {line.get_label(): points(line) for line in top.lines}
+        for p, part in enumerate(parts):
+            means = np.mean([kept(r, p, seed) for seed in range(3)], 0) / 100
+            assert lines[part] == (grid, pytest.approx(list(means)))
+        assert [points(line)[1][-1] for line in bottom.lines] == [30 + 5 * r] * 3, "whole, at the right end"
+        (green,) = bottom.patches
+        # Less than a point below the whole in every seed: the first threshold costs seed 0 0.6, seed 1 1.6.
+        assert (green.get_x(), green.get_width()) == (-1.0, 0.0)
+    assert "measured on 7 of the test examples" in caption(drawn[0])
+
+
 def test_maps_are_drawn_with_how_flat_they_are(made: Path, drawn: list[Figure]) -> None:
     make_records(made, "table2_models")
     make_records(made / "full", "table2_models", variant="full", skip=lambda entry: "released" in entry.label)
