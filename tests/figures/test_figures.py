@@ -381,7 +381,7 @@ def test_thresholds_are_those_of_each_rule(made: Path, drawn: list[Figure]) -> N
             means = np.mean([kept(r, p, seed) for seed in range(3)], 0) / 100
             assert lines[part] == (grid, pytest.approx(list(means)))
         assert [points(line)[1][-1] for line in bottom.lines] == [30 + 5 * r] * 3, "whole, at the right end"
-        (green,) = bottom.patches
+        green: Any = bottom.patches[0]
         # Less than a point below the whole in every seed: the first threshold costs seed 0 0.6, seed 1 1.6.
         assert (green.get_x(), green.get_width()) == (-1.0, 0.0)
     assert "measured on 7 of the test examples" in caption(drawn[0])
