@@ -62,6 +62,7 @@ def main() -> list[Path]:
             _heat_map(left, mean, f"{metric.upper()}, %", (encoders, readouts), ".1f", few, vmin=lowest)
             if (encoders, readouts) == (grid.encoders, grid.readouts) and grid.whole.shape[2] > 1:
                 _shares(right, grid.whole, metric)
+                _without(grid, metric)
             else:
                 right.axis("off")
                 right.text(0, 0.5, "shares: not run\n(two seeds of every pair are needed)", color=MUTED)
@@ -85,6 +86,24 @@ def main() -> list[Path]:
         above.subplots_adjust(left=0.115, right=0.975, top=0.96, bottom=0.12, hspace=0.52, wspace=0.26)
         below.subplots_adjust(left=0.115, right=0.975, top=0.9, bottom=0.36, wspace=0.3)
     return save_figure(figure, HERE, "grid")
+
+
+def _without(grid: Grid, metric: str) -> None:
+    """Print what is left of the shares without each encoder, each readout, and the two that know one click at most."""
+    single = [((name,), ()) for name in grid.encoders] + [((), (name,)) for name in grid.readouts]
+    for encoders, readouts in [*single, (("identity",), ("last-item",))]:
+        rows = [i for i, name in enumerate(grid.encoders) if name not in encoders]
+        columns = [j for j, name in enumerate(grid.readouts) if name not in readouts]
+        split = split_variance(grid.whole[np.ix_(rows, columns)], resamples=2000)
+        shares = ", ".join(
+            f"{NAMES[s]} {100 * split.share[s]:.0f} ({100 * split.low[s]:.0f} to {100 * split.high[s]:.0f})"
+            for s in SOURCES
+        )
+        apart, low, high = (100 * end for end in split.difference)
+        print(
+            f"{metric} without {' and '.join([*(f'encoder {name}' for name in encoders), *(f'readout {name}' for name in readouts)])}: {shares}, "
+            f"encoder less readout {apart:.0f} ({low:.0f} to {high:.0f})"
+        )
 
 
 def _heat_map(
