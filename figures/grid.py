@@ -100,8 +100,9 @@ def _without(grid: Grid, metric: str) -> None:
             for s in SOURCES
         )
         apart, low, high = (100 * end for end in split.difference)
+        left = [*(f"encoder {name}" for name in encoders), *(f"readout {name}" for name in readouts)]
         print(
-            f"{metric} without {' and '.join([*(f'encoder {name}' for name in encoders), *(f'readout {name}' for name in readouts)])}: {shares}, "
+            f"{metric} without {' and '.join(left)}: {shares}, "
             f"encoder less readout {apart:.0f} ({low:.0f} to {high:.0f})"
         )
 
