@@ -21,16 +21,28 @@ from dissect.errors import DissectError
     metavar="all|NAME[,NAME]",
     help="Trainings to add: delete (each part), mask, random, swap; each is a run of its own.",
 )
+@click.option(
+    "--alone",
+    metavar="RULE",
+    help="Instead, prune each part by itself at the thresholds of RUN/pruning.json, by its curve of RULE (magnitude).",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Directory for those [default: where RUN lies].")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets lie [default: as for RUN].")
 @click.option("--resamples", type=click.IntRange(100), default=2000, show_default=True, help="Of the test sessions.")
 @click.option("--json", "as_json", is_flag=True, help="End with the table as JSON on one line of stdout.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def intervene(run: Path, retrain: str, **options: Any) -> None:
+def intervene(run: Path, retrain: str, alone: str | None, out: Path | None, as_json: bool, **options: Any) -> None:
     """Zero, bypass or delete each part of RUN, and shuffle its graphs: is a part needed?"""
+    if alone is not None:
+        from dissect.controls.alone import alone_run, print_alone
+
+        if retrain or out:
+            raise DissectError("--alone goes with neither --retrain nor --out: it trains nothing")
+        print_alone(alone_run(run, alone, **options), alone, run, as_json)
+        return
     from dissect.controls.intervene import intervene_run
 
-    intervene_run(run, retrain, **options)
+    intervene_run(run, retrain, out=out, as_json=as_json, **options)
 
 
 @main.command()

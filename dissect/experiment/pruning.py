@@ -41,8 +41,7 @@ def pruning_curve(
         ``examples``, and ``points``: rule, threshold, kept, total, kept of each part, metrics. Weights are not trained
         again after pruning.
     """
-    step = max(1, -(-len(examples) // COUNTED))
-    sample = PackedExamples(examples.clicks, examples.start[::step], examples.end[::step], examples.clicks.device)
+    sample, _ = sampled(examples)
     points = []
     for rule in rules:
         for threshold in _thresholds(instrument, rule):
@@ -61,6 +60,13 @@ def pruning_curve(
                 }
             )
     return {"examples": len(sample), "points": points}
+
+
+def sampled(examples: PackedExamples) -> tuple[PackedExamples, slice]:
+    """At most `COUNTED` examples at even distances, and which they are."""
+    chosen = slice(None, None, max(1, -(-len(examples) // COUNTED)))
+    start, end = examples.start[chosen], examples.end[chosen]
+    return PackedExamples(examples.clicks, start, end, examples.clicks.device), chosen
 
 
 def _thresholds(instrument: Instrument, rule: str) -> list[float]:

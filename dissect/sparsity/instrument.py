@@ -211,9 +211,15 @@ class Instrument:
         totals = [row for row in self.density(rule, threshold) if row["tensor"] is None]
         return sum(row["kept"] for row in totals), sum(row["total"] for row in totals)
 
-    def masked(self, rule: str | None = None, threshold: float | None = None) -> AbstractContextManager[None]:
-        """Context in which the model runs with theta * [kept] and without noise; leaves no trace."""
-        return masked(self.model, *self._rule(rule, threshold))
+    def masked(
+        self, rule: str | None = None, threshold: float | None = None, part: str | None = None
+    ) -> AbstractContextManager[None]:
+        """Context in which the model runs with theta * [kept] and without noise; leaves no trace.
+
+        With `part` the others keep all of their weights.
+        """
+        only = None if part is None else self.modules[part].values()
+        return masked(self.model, *self._rule(rule, threshold), only)
 
     def export(self, rule: str | None = None, threshold: float | None = None) -> nn.Module:
         """A dense copy of the model with zeros for the dropped weights; see `prune.pruned_copy`."""

@@ -12,7 +12,7 @@ Chirkova et al. 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -135,7 +135,8 @@ class Variational(nn.Module):
         """The matrix of a deterministic call or, under weight noise, of a noisy one."""
         theta = self._own(name)
         if self._masks is not None:
-            return theta * self._masks[name]
+            mask = self._masks.get(name)
+            return theta if mask is None else theta * mask
         if not self.training:
             return theta
         key = id(theta)  # of tied matrices there is one draw
@@ -250,17 +251,29 @@ def parameters_of(model: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Paramete
 
 
 @contextmanager
-def masked(model: nn.Module, rule: str = "log-alpha", threshold: float | None = None) -> Iterator[None]:
+def masked(
+    model: nn.Module, rule: str = "log-alpha", threshold: float | None = None, only: Iterable[nn.Module] | None = None
+) -> Iterator[None]:
     """Inside, every wrapped layer uses theta * [kept] and no noise, in training mode too.
 
     The masks are those of the weights on entry. The former state comes back on exit, after an exception too.
+
+    Parameters
+    ----------
+    model : nn.Module
+    rule, threshold
+        What is kept.
+    only : iterable of modules, optional
+        The wrapped modules that lose weights; the others keep all of theirs. By default all of them.
     """
     get_rule(rule, threshold)
     modules = [module for _, module in variational_modules(model)]
+    chosen = None if only is None else {id(module) for module in only}
     before = [module._masks for module in modules]
     try:
         for module in modules:
-            module._masks = {name: keep_mask(theta, s, rule, threshold) for name, theta, s in module.pairs()}
+            pairs = module.pairs() if chosen is None or id(module) in chosen else ()
+            module._masks = {name: keep_mask(theta, s, rule, threshold) for name, theta, s in pairs}
         yield
     finally:
         for module, masks in zip(modules, before, strict=True):

@@ -12,17 +12,20 @@ import torch
 
 from dissect.batch import Batch, PackedExamples, shuffled_graph
 from dissect.cli import main
+from dissect.controls.alone import alone_run
 from dissect.controls.intervene import ShuffledEdges, intervene_run
 from dissect.controls.trained_masks import prune_by_training
 from dissect.errors import DissectError
 from dissect.experiment import record
-from dissect.experiment.held import all_dropped, digest, matrices, read_masks, write_masks
+from dissect.experiment.held import all_dropped, digest, holding, matrices, read_masks, write_masks
 from dissect.experiment.main import start_run
 from dissect.experiment.prune import prune_run
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
-from dissect.experiment.use import load_model
+from dissect.experiment.splits import make_splits
+from dissect.experiment.use import data_of, finished, load_model
 from dissect.models import build
+from dissect.training.evaluate import metrics, rank_examples
 
 SMALL: dict[str, Any] = {"dataset": "toy", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 1e-2, "device": "cpu"}
 
@@ -54,6 +57,43 @@ def test_the_table_of_a_run(sparse: Path, capsys: pytest.CaptureFixture[str]):
     assert rows["transformation: zero"]["hr@20"] == pytest.approx(rows["intact"]["hr@20"] + lost[0], abs=1e-9)
     assert "combination: identity" not in rows  # no square matrix
     assert "propagation: identity" in rows
+
+
+def test_a_part_is_pruned_by_itself(sparse: Path, capsys: pytest.CaptureFixture[str]):
+    before = json.loads((sparse / record.PRUNING).read_text())
+    main(["intervene", str(sparse), "--alone", "magnitude", "--quiet", "--json"], standalone_mode=False)
+    curve = json.loads((sparse / record.PRUNING).read_text())
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == curve
+    points = [p for p in curve["points"] if p["rule"] == "magnitude"]
+    bare = [{k: v for k, v in p.items() if k != "alone"} for p in curve["points"]]
+    assert bare == before["points"]
+    assert not any("alone" in p for p in curve["points"] if p["rule"] != "magnitude")
+    whole, nothing = points[0], points[-1]
+    for part, found in whole["alone"].items():
+        assert found["kept"] == found["total"] == whole["parts"][part]
+        assert found["hr@20"] == whole["hr@20"]
+        assert found["difference"]["hr@20"] == [0, 0, 0]
+    # Nothing is left of the transformation, and so nothing of the model; of the propagation its biases are.
+    model = load_model(sparse)
+    spec = finished(sparse)[1]
+    splits = make_splits(data_of(sparse), spec, torch.device("cpu"))
+    for part in model.parts():
+        held = {name: torch.zeros_like(model.get_parameter(name), dtype=torch.bool) for name in matrices(model, part)}
+        with holding(model, held, restore=True):
+            zeroed = metrics(rank_examples(model, splits.test, ties=spec.ties, seen=splits.seen))
+        assert nothing["alone"][part]["kept"] == 0
+        assert nothing["alone"][part]["mrr@20"] == zeroed["mrr@20"]
+        low_to_high = nothing["alone"][part]["difference"]["mrr@20"]
+        assert low_to_high[0] == pytest.approx(zeroed["mrr@20"] - whole["mrr@20"], abs=2e-4)
+        assert low_to_high[1] <= low_to_high[0] <= low_to_high[2]
+    halfway = points[len(points) // 2]
+    part = next(part for part, found in halfway["alone"].items() if 0 < found["kept"] < found["total"])
+    assert halfway["alone"][part]["kept"] == halfway["parts"][part]
+    with pytest.raises(DissectError, match="no curve by 'snr'; choose from log-alpha, magnitude"):
+        alone_run(sparse, "snr", quiet=True)
+    with pytest.raises(SystemExit):
+        main(["intervene", str(sparse), "--alone", "magnitude", "--retrain", "all"])
+    assert "--alone goes with neither" in capsys.readouterr().err
 
 
 def test_trainings_are_run_folders_and_done_once(
