@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 HOLDS, FAILS, DEPENDS, UNDECIDED, NOT_RUN = "holds", "fails", "depends", "undecided", "not run"
+WORDS = (HOLDS, FAILS, DEPENDS, UNDECIDED)
+#: What several things do.
+SEVERAL = {HOLDS: "hold", FAILS: "fail", DEPENDS: "depend", UNDECIDED: UNDECIDED}
 METRICS = ("hr@20", "mrr@20")
 #: Points of percent within which two models are as good as each other, and densities within which two parts are.
 MARGIN, DENSITY = 0.25, 0.05
@@ -73,19 +76,29 @@ class Verdict:
         The fewest seeds behind one of them; 0 where nothing was run. Each line names its own.
     missing : tuple of str
         What has not been run.
+    words : tuple of str
+        The word for each thing that was judged.
+    apart : int
+        In how many of them the seeds disagree; see `Part`.
     """
 
     word: str
     details: tuple[str, ...]
     seeds: int
     missing: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    apart: int = 0
 
     def __str__(self) -> str:
         if self.word == NOT_RUN:
             return NOT_RUN
-        seeds = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
-        doubts = ["incomplete"] * bool(self.missing) + ["provisional"] * (self.seeds < SEEDS)
-        return f"{self.word} ({', '.join([*doubts, seeds])})"
+        counts = [(self.words.count(word), word) for word in WORDS if word in self.words]
+        each = ", ".join(f"{n} {word if n == 1 else SEVERAL[word]}" for n, word in counts)
+        notes = ["incomplete"] * bool(self.missing) + ["provisional"] * (self.seeds < SEEDS)
+        notes.append(f"{self.seeds} seed{'s' if self.seeds > 1 else ''}")
+        if self.apart:
+            notes.append(f"which disagree in {self.apart} of {len(self.words)}")
+        return f"{self.word}{f': {each}' if len(counts) > 1 else ''} ({', '.join(notes)})"
 
 
 @dataclass(frozen=True)
@@ -138,19 +151,30 @@ def judge(claim: Claim, found: Found) -> Verdict:
     parts, missing = _KINDS[claim.kind](found, claim.options)
     if not parts:
         return Verdict(NOT_RUN, (), 0, tuple(missing))
-    words = {held for held, _, _ in parts}
+    words = {part.word for part in parts}
     if len(words) == 1:
         word = words.pop()
     elif words <= {HOLDS, UNDECIDED} or words <= {FAILS, UNDECIDED}:
         word = UNDECIDED
     else:
         word = DEPENDS
-    details = tuple(f"{held}: {text} ({said_seeds(seeds)})" for held, text, seeds in parts)
-    return Verdict(word, details, min(len(seeds) for _, _, seeds in parts), tuple(missing))
+    details = tuple(f"{part.word}: {part.text} ({said_seeds(part.seeds)})" for part in parts)
+    fewest = min(len(part.seeds) for part in parts)
+    return Verdict(word, details, fewest, tuple(missing), tuple(p.word for p in parts), sum(p.apart for p in parts))
 
 
-#: The word for a part of a claim, what was seen, and of which seeds.
-Part = tuple[str, str, tuple[int, ...]]
+class Part(NamedTuple):
+    """One thing that was judged: the word for it, what was seen, and of which seeds.
+
+    `apart` is whether these disagree: the interval over test sessions leaves out 0, and they lie on both sides of it.
+    """
+
+    word: str
+    text: str
+    seeds: tuple[int, ...]
+    apart: bool = False
+
+
 Judged = tuple[list[Part], list[str]]
 
 
@@ -194,8 +218,8 @@ def _pair(found: Found, a: str, b: str) -> tuple[dict[str, list[Path]], tuple[in
     return {label: [r.path for r in found[label] if r.spec["seed"] in seeds] for label in (b, a)}, seeds
 
 
-#: What is seen in the runs of a pair, B first; the word for it, and what was seen.
-Seen = Callable[[dict[str, list[Path]], str, str], tuple[str, str]]
+#: What is seen in the runs of a pair, B first: the word for it, what was seen, and whether the seeds disagree.
+Seen = Callable[[dict[str, list[Path]], str, str], tuple[str, str, bool]]
 
 
 def _each_pair(found: Found, options: Mapping[str, Any], see: Seen) -> Judged:
@@ -209,27 +233,42 @@ def _each_pair(found: Found, options: Mapping[str, Any], see: Seen) -> Judged:
         if not seeds:
             missing.append(f"{a} and {b} with one seed")
             continue
-        parts.append((*see(there, a, b), seeds))
+        word, text, apart = see(there, a, b)
+        parts.append(Part(word, text, seeds, apart))
     return parts, list(dict.fromkeys(missing))
 
 
 def _compared(found: Found, options: Mapping[str, Any], word: Callable[[float, float], str]) -> Judged:
-    def see(there: dict[str, list[Path]], a: str, b: str) -> tuple[str, str]:
-        line = next(line for line in compare(there, b, METRICS).lines if line.label == a)
+    def see(there: dict[str, list[Path]], a: str, b: str) -> tuple[str, str, bool]:
+        found = compare(there, b, METRICS)
+        line = next(line for line in found.lines if line.label == a)
         assert line.difference is not None
-        words, numbers = [], []
-        for metric, d, low, high in zip(METRICS, *map(np.ndarray.tolist, line.difference[:3]), strict=True):
+        # `_pair` gave both the same seeds; a row's values are in the order of its group's.
+        order = np.argsort(line.group.seeds)
+        base = found.lines[found.baseline]
+        each = (line.values[order] - base.values[np.argsort(base.group.seeds)]).T
+        words, numbers, apart = [], [], False
+        for m, (d, low, high) in enumerate(zip(*map(np.ndarray.tolist, line.difference[:3]), strict=True)):
             words.append(word(low, high))
-            numbers.append(f"{metric.upper()} {d:+.2f} ({low:+.2f} to {high:+.2f}{_little(low, high)})")
-        return _word(words), f"{a} minus {b}: {', '.join(numbers)}"
+            interval = f"{low:+.2f} to {high:+.2f}{_little(low, high)}"
+            numbers.append(f"{METRICS[m].upper()} {d:+.2f} ({interval}{_by_seed(each[m], line.p[m])})")
+            apart |= bool((low > 0 or high < 0) and each[m].min() < 0 < each[m].max())
+        return _word(words), f"{a} minus {b}: {', '.join(numbers)}", apart
 
     return _each_pair(found, options, see)
+
+
+def _by_seed(differences: NDArray[Any], p: float) -> str:
+    """The difference with each seed, and what a paired t test over them makes of it."""
+    if len(differences) < 2:
+        return ""
+    return f"; by seed {', '.join(f'{d:+.2f}' for d in differences)}, p {p:.2g}"
 
 
 def _better_at_lengths(found: Found, options: Mapping[str, Any]) -> Judged:
     """A above B in every group of session lengths by itself, as by `_better`."""
 
-    def see(there: dict[str, list[Path]], a: str, b: str) -> tuple[str, str]:
+    def see(there: dict[str, list[Path]], a: str, b: str) -> tuple[str, str, bool]:
         apart = compare_by(there, "length", b, METRICS)
         at = [row.label for row in apart.rows].index(a)
         words: dict[str, list[str]] = {}
@@ -247,9 +286,9 @@ def _better_at_lengths(found: Found, options: Mapping[str, Any]) -> Judged:
             )
             numbers.append(f"{group.label}: {', '.join(shown)}")
         if not words:
-            return UNDECIDED, f"{a} minus {b}: too few sessions of every length"
+            return UNDECIDED, f"{a} minus {b}: too few sessions of every length", False
         verdicts = ", ".join(f"{word} at {', '.join(labels)}" for word, labels in words.items())
-        return _word(list(words)), f"{a} minus {b}: {verdicts}; {', '.join(numbers)}"
+        return _word(list(words)), f"{a} minus {b}: {verdicts}; {', '.join(numbers)}", False
 
     return _each_pair(found, options, see)
 
@@ -257,7 +296,7 @@ def _better_at_lengths(found: Found, options: Mapping[str, Any]) -> Judged:
 def _larger_at_smaller_k(found: Found, options: Mapping[str, Any]) -> Judged:
     """A's improvement over B, in percent of B, at each K against that at the next larger one, in HR and in MRR."""
 
-    def see(there: dict[str, list[Path]], a: str, b: str) -> tuple[str, str]:
+    def see(there: dict[str, list[Path]], a: str, b: str) -> tuple[str, str, bool]:
         names = [f"{family}@{k}" for family in ("hr", "mrr") for k in KS]
         rows = read_rows(there, names)
         gain = {row.label: row.gains for row in rows.rows}
@@ -277,7 +316,7 @@ def _larger_at_smaller_k(found: Found, options: Mapping[str, Any]) -> Judged:
                     f"{names[small].upper()} over {names[large].upper()} {more:+.2f} ({low:+.2f} to {high:+.2f})"
                 )
         all_of = ", ".join(f"{name.upper()} {100 * (r - 1):+.2f}%" for name, r in zip(names, ratio, strict=True))
-        return _word(words), f"{a} over {b}: {all_of}; {', '.join(shown)}"
+        return _word(words), f"{a} over {b}: {all_of}; {', '.join(shown)}", False
 
     return _each_pair(found, options, see)
 
@@ -301,12 +340,13 @@ def _faster(found: Found, options: Mapping[str, Any]) -> Judged:
             missing.append(f"{a} and {b} with one seed")
             continue
         if len({_machine(r) for row in rows for r in row}) > 1:
-            parts.append((UNDECIDED, f"{a} and {b}: not on one device with one precision and as many threads", seeds))
+            text = f"{a} and {b}: not on one device with one precision and as many threads"
+            parts.append(Part(UNDECIDED, text, seeds))
             continue
         mine, theirs = ([finished(r)["seconds_per_epoch"] for r in row] for row in rows)
         text = f"{a} {np.median(mine):.0f} s, {b} {np.median(theirs):.0f} s an epoch (medians)"
         held = HOLDS if max(mine) * FASTER < min(theirs) else FAILS if min(mine) > max(theirs) * FASTER else UNDECIDED
-        parts.append((held, text, seeds))
+        parts.append(Part(held, text, seeds))
     return parts, missing
 
 
@@ -343,7 +383,7 @@ def _density_below(found: Found, options: Mapping[str, Any]) -> Judged:
     parts: list[Part] = []
     for label, rows in _densities(found, options["part"]).items():
         held = _word([_below(d, options["limit"]) for _, d in rows])
-        parts.append((held, f"{label}: {_counts(options['part'], rows)}", seeds_of(r for r, _ in rows)))
+        parts.append(Part(held, f"{label}: {_counts(options['part'], rows)}", seeds_of(r for r, _ in rows)))
     return parts, [label for label, runs in found.items() if not runs]
 
 
@@ -351,6 +391,7 @@ def _density_above(found: Found, options: Mapping[str, Any]) -> Judged:
     """One part's density against others' in one run, or in two of one seed whose labels differ in the given words."""
     parts: list[Part] = []
     than = options["than"]
+    said: dict[str, str] = {}
     one, other = options.get("pair", ("", ""))
     above = _densities(found, options["part"])
     for name in [than] if isinstance(than, str) else than:
@@ -364,8 +405,11 @@ def _density_above(found: Found, options: Mapping[str, Any]) -> Judged:
             others = [theirs[r.spec["seed"]] for r, _ in mine]
             held = _word([_above(a, b) for (_, a), (_, b) in zip(mine, others, strict=True)])
             where = "" if partner == label else f" in {partner}"
-            text = f"{label}: {_counts(options['part'], mine)} against {_counts(name, others)}{where}"
-            parts.append((held, text, seeds_of(r for r, _ in mine)))
+            own = _counts(options["part"], mine)
+            # What is above against one part is not said again against the next.
+            own = f"{options['part']}, as above," if own == said.get(label) else said.setdefault(label, own)
+            text = f"{label}: {own} against {_counts(name, others)}{where}"
+            parts.append(Part(held, text, seeds_of(r for r, _ in mine)))
     return parts, [label for label, runs in found.items() if not runs]
 
 
@@ -431,7 +475,8 @@ def _falls(found: Found, options: Mapping[str, Any]) -> Judged:
         else:
             held = DEPENDS if falls and rises == ["1 to 2"] else FAILS
         means = ", ".join(f"{length}: {mean:.1f}" for length, mean in groups)
-        parts.append((held, f"{label}: {means}; rises from {', '.join(rises) or 'none'}", seeds_of(found[label])))
+        text = f"{label}: {means}; rises from {', '.join(rises) or 'none'}"
+        parts.append(Part(held, text, seeds_of(found[label])))
     return parts, missing
 
 
@@ -482,7 +527,7 @@ def _explains(found: Found, options: Mapping[str, Any]) -> Judged:
         shown.append(
             f"{metric.upper()}: {', '.join(shares)}, encoder less readout {apart:.0f} ({low:.1f} to {high:.1f})"
         )
-    return [(_word(words), "share of the variance: " + "; ".join(shown), seeds)], []
+    return [Part(_word(words), "share of the variance: " + "; ".join(shown), seeds)], []
 
 
 _KINDS: dict[str, Callable[[Found, Mapping[str, Any]], Judged]] = {

@@ -99,6 +99,8 @@ def test_a_density_above_several_others():
     assert found.word == "depends"
     assert [line.split(" against ")[1].split()[0] for line in found.details] == ["propagation", "combination"]
     assert [line.split(":")[0] for line in found.details] == ["holds", "fails"]
+    assert "(50 of 100) against" in found.details[0]
+    assert "attention, as above, against" in found.details[1]
 
 
 def test_density_above_pairs_runs_of_one_seed():
@@ -280,7 +282,12 @@ def test_comparisons_by_the_interval_in_both_metrics(
 
     def compared(there: dict[str, Any], baseline: str, metrics: Any) -> Any:
         seen.update(there)
-        return SimpleNamespace(lines=[SimpleNamespace(label="a", difference=interval)])
+        group = SimpleNamespace(seeds=(1,))
+        lines = [
+            SimpleNamespace(label="b", group=group, values=np.zeros((1, 2)), difference=None),
+            SimpleNamespace(label="a", group=group, values=np.zeros((1, 2)), difference=interval, p=np.full(2, np.nan)),
+        ]
+        return SimpleNamespace(lines=lines, baseline=0)
 
     monkeypatch.setattr("dissect.report.claims.compare", compared)
     found = {"a": [run(0), run(1)], "b": [run(1), run(2)]}
@@ -294,6 +301,21 @@ def test_comparisons_by_the_interval_in_both_metrics(
     assert judge(claim("better", pairs=[["a", "b"]]), {"a": [run(0)], "b": []}).missing == ("b",)
     with pytest.raises(DissectError, match="no row 'c' in the suite; rows: a; b"):
         judge(claim("better", pairs=[["c", "b"]]), found)
+
+
+def test_seeds_that_disagree_are_counted(tmp_path: Path):
+    base = [record(tmp_path / f"b{seed}", seed, hits(20, 20, 20)) for seed in (2, 0, 1)]
+    one = [record(tmp_path / f"a{seed}", seed, hits(20, 20, count)) for seed, count in ((0, 50), (1, 44), (2, 17))]
+    other = [record(tmp_path / f"c{seed}", seed, hits(20, 20, 20 + seed)) for seed in (0, 1, 2)]
+    found = {"a": one, "b": base, "c": other}
+    verdict = judge(claim("better", pairs=[["a", "b"], ["b", "a"]]), found)
+    more = 100 * np.array([30, 24, -3]) / (SESSIONS * LENGTHS)
+    assert ", ".join(f"{d:+.2f}" for d in more) in verdict.details[0]  # by seed, in their order
+    assert verdict.words == ("holds", "fails")
+    assert str(verdict) == "depends: 1 holds, 1 fails (3 seeds, which disagree in 2 of 2)"
+    few = judge(claim("better", pairs=[["c", "b"]]), found)
+    assert few.apart == 0  # one seed has no difference: none is on the other side
+    assert str(judge(claim("no worse", pairs=[["a", "b"], ["c", "b"]]), found)).startswith("holds (3 seeds, which")
 
 
 def test_the_file_s_claims_name_rows_of_their_suites():
