@@ -31,7 +31,7 @@ from dissect.report.plot import save_figure
 from dissect.report.runs import Run
 from dissect.report.variance import SOURCES, Grid, grid_of, seed_by_half, split_variance, without_one
 
-NAMES = {"rows": "encoder", "columns": "readout", "interaction": "both together", "seed": "seed"}
+NAMES = {"rows": "encoder", "columns": "readout", "interaction": "interaction", "seed": "seed"}
 METRICS = ("hr@20", "mrr@20")
 
 
@@ -69,7 +69,8 @@ def main() -> list[Path]:
         star = f" *: fewer seeds than {count.max()}." if fewer else ""
         either = " or ".join(f"{rate:g}" for rate in rates)
         caption = (
-            f"{describe(everything)} Numbers: means over seeds, each of that rate ({either}) which validation prefers. "
+            f"{describe(everything)} Numbers: means over seeds, each of that rate ({either}) which validation prefers; the "
+            "lowest twentieth of the pairs share the darkest colour. Interaction: what neither half explains alone. "
             f"{len(everything)} of {len(suite.entries)} runs.{star}"
         )
         for ax, (title, found_there, form) in zip(

@@ -21,7 +21,7 @@ def main() -> list[Path]:
     """Draw HR@20 and MRR@20 as differences to the control."""
     return suite_figure(
         "heads", "fig6_heads", "heads", "heads H", against="equal weights",
-        title="Figure 6: Atten-Mixer's difference to equal weights against the number of heads H",
+        title="The paper's Figure 6: Atten-Mixer's difference to equal weights against the number of heads H",
     )  # fmt: skip
 
 

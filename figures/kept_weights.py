@@ -78,7 +78,11 @@ def main() -> list[Path]:
         missing = [label for label, runs in drawn.items() if not runs]
         everyone = [r for runs in drawn.values() for r in runs]
         of_all = finished(everyone[0])["dataset"]["test_examples"]
-        bars = " Bands: 95% interval over seeds (one seed has none)." if any(len(r) > 1 for r in lines.values()) else ""
+        bars = (
+            " Bands: 95% interval over seeds, where there are several."
+            if any(len(r) > 1 for r in lines.values())
+            else ""
+        )
         longer = ", ".join(f"{n} {max(r.spec['epochs'] for r in some)}" for n, some in drawn.items() if some)
         of_lines: dict[str, list[str]] = {}
         for name, runs in lines.items():

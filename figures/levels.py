@@ -21,7 +21,7 @@ def main() -> list[Path]:
     """Draw HR@20 and MRR@20 as differences to the control."""
     return suite_figure(
         "levels", "fig5_levels", "levels", "levels L", against="equal weights",
-        title="Figure 5: Atten-Mixer's difference to equal weights against the number of levels L",
+        title="The paper's Figure 5: Atten-Mixer's difference to equal weights against the number of levels L",
     )  # fmt: skip
 
 

@@ -54,7 +54,8 @@ def main() -> list[Path]:
     single = f" (none where there is one: {', '.join(one)})" if one else ""
     caption = (
         f"{describe([run for runs in found.values() for run in runs])}{fewer_seeds(found)} n: test examples of that "
-        f"length. Small points: seeds; bars: 95% interval of the mean over seeds{single}."
+        f"length. Small points: seeds; bars: 95% interval of the mean over seeds{single}, "
+        "not over test sessions (those: strata.png)."
         f" Not drawn, since at this rate it is far from trained: {APART}, {' and '.join(apart)}."
         + (f" Not run: {', '.join(missing)}." if missing else "")
     )

@@ -7,6 +7,7 @@ log alpha < 3.
 Command: ``make figures`` (or ``python figures/thresholds.py``), from the records of::
 
     dissect suite analyses/suites/densities.toml --variant full --keep
+    dissect intervene RUN --alone magnitude     # of each, for the curves of single parts
 
 Expected under the claim: attention's curve above propagation's wherever the pruned model (lower panels) still
 recommends as well as the whole one. Dashes are columns of pure noise, which have nothing to say: what keeps no more
@@ -26,7 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from style import HERE, MUTED, RC, not_run, of_part, run, suite_runs
 
-from dissect.report.axis import describe, finish
+from dissect.report.axis import describe, finish, said_seeds
 from dissect.report.plot import save_figure
 from dissect.report.runs import Run
 
@@ -96,11 +97,27 @@ def draw(name: str, suite: str, labels: Sequence[str], rules: Sequence[str], tit
             title,
             f"{describe(everyone)} All parts wrapped. Thin: single seeds; dashes: columns of noise. "
             f"Green: where the pruned model loses less than {FREE:g} point of HR@20 in every seed. "
-            f"The lower panels are measured on {examples:,} of the test examples.",
+            f"The lower panels are measured on {examples:,} of the test examples: grey, all parts pruned together; in "
+            f"colour, one part alone and the others whole ({_alone(everyone)}).",
             top=0.945,
             width=190,
         )
     return save_figure(figure, HERE, name)
+
+
+def _alone(runs: Sequence[Run]) -> str:
+    """Which runs have curves of each part pruned by itself, and by which rules."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for rule in RULES:
+        seeds = {
+            r.spec["seed"]
+            for r in runs
+            for p in json.loads((r.path / "pruning.json").read_text())["points"]
+            if p["rule"] == rule and "alone" in p
+        }
+        if seeds:
+            found.setdefault(tuple(sorted(seeds)), []).append(SHORT[rule])
+    return "; ".join(f"by {' and '.join(rules)}, {said_seeds(seeds)}" for seeds, rules in found.items()) or "not run"
 
 
 def _densities(axes: Axes, runs: Sequence[Run], rule: str) -> None:
@@ -126,14 +143,20 @@ def _densities(axes: Axes, runs: Sequence[Run], rule: str) -> None:
 
 
 def _accuracy(axes: Axes, runs: Sequence[Run], rule: str) -> tuple[float, float]:
-    """HR@20 against the threshold; between which thresholds it is less than `FREE` below that of all weights."""
+    """HR@20 against the threshold; between which thresholds it is less than `FREE` below that of all weights.
+
+    Grey where all parts are pruned, in a part's colour where it alone is.
+    """
     ends: list[tuple[float, float]] = []
     for r in runs:
         points: list[dict[str, Any]] = json.loads((r.path / "pruning.json").read_text())["points"]
         mine = sorted((p for p in points if p["rule"] == rule), key=lambda p: p["kept"])
         x, y = np.array([p["threshold"] for p in mine]), np.array([p["hr@20"] for p in mine])
-        axes.plot(x, y, color=MUTED, marker=".", markersize=4, linewidth=1)
+        axes.plot(x, y, color=MUTED, marker=".", markersize=4, linewidth=1, zorder=3)
         whole = y[-1]  # every weight is kept there
+        for part in mine[0].get("alone", {}):
+            alone = [p["alone"][part]["hr@20"] for p in mine]
+            axes.plot(x, alone, color=of_part(part)[0], linewidth=1.1, alpha=0.8)
         fine = x[y > whole - FREE]
         ends.append((float(fine.min()), float(fine.max())))
     axes.set_ylim(0, None)

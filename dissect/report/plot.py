@@ -165,7 +165,7 @@ def _overlay_title(runs: Sequence[Run]) -> str:
     lines = []
     for run in runs:
         s, data = run.spec, run.result["dataset"] if run.result else None
-        examples = f", N = {data['train_examples']:,}" if data else ""
+        examples = f", N = {data['train_examples']:,} training examples" if data else ""
         lines.append(
             f"{s['model']} on {s['dataset']}{examples}{_subset(s)}, "
             f"d {s['dim']}, seed {s['seed']}, {s['protocol']}; "

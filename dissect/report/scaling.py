@@ -60,7 +60,8 @@ def scaling_figure(found: dict[str, Any]) -> Figure:
                 panel.legend(fontsize=8)
         figure.suptitle(
             f"{found['model']}, {found['precision']}, {found['device']}, {found['threads']} threads: "
-            f"{found['matrix_gflops']:,.0f} GFLOP/s, {found['memory_gbps']:,.0f} GB/s",
+            f"{found['matrix_gflops']:,.0f} GFLOP/s, {found['memory_gbps']:,.0f} GB/s\n"
+            "limit: the step's products at that matrix rate, plus Adam's traffic at that memory rate",
             x=0.01, ha="left", fontsize=10,
         )  # fmt: skip
     return figure

@@ -369,6 +369,8 @@ def test_thresholds_are_those_of_each_rule(made: Path, drawn: list[Figure]) -> N
             for r, rule in enumerate(rules)
             for i, at in enumerate((-1.0, *grid))
         ]
+        for i, point in enumerate(p for p in found if p["rule"] == "magnitude" and seed != 1):
+            point["alone"] = {part: {"hr@20": point["hr@20"] + 0.1 * i * p} for p, part in enumerate(parts, 1)}
         (folder / "pruning.json").write_text(json.dumps({"examples": 7, "points": found}))
     load("thresholds_as_printed").main()
     axes = drawn[0].axes
@@ -380,11 +382,17 @@ def test_thresholds_are_those_of_each_rule(made: Path, drawn: list[Figure]) -> N
         for p, part in enumerate(parts):
             means = np.mean([kept(r, p, seed) for seed in range(3)], 0) / 100
             assert lines[part] == (grid, pytest.approx(list(means)))
-        assert [points(line)[1][-1] for line in bottom.lines] == [30 + 5 * r] * 3, "whole, at the right end"
+        whole, alone = ([line for line in bottom.lines if (line.get_marker() == ".") is how] for how in (True, False))
+        assert [points(line)[1][-1] for line in whole] == [30 + 5 * r] * 3, "whole, at the right end"
+        assert len(alone) == (4 if r == 1 else 0), "two parts by themselves, in two seeds"
+        for p, line in enumerate(alone):
+            seed = points(whole[0 if p < 2 else 2])[1]
+            assert points(line)[1] == pytest.approx([y + 0.1 * i * (p % 2 + 1) for i, y in enumerate(seed[::-1])][::-1])
         green: Any = bottom.patches[0]
         # Less than a point below the whole in every seed: the first threshold costs seed 0 0.6, seed 1 1.6.
         assert (green.get_x(), green.get_width()) == (-1.0, 0.0)
     assert "measured on 7 of the test examples" in caption(drawn[0])
+    assert "the others whole (by |mean|, seeds 0, 2)" in caption(drawn[0])
 
 
 def test_maps_are_drawn_with_how_flat_they_are(made: Path, drawn: list[Figure]) -> None:
