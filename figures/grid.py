@@ -69,8 +69,8 @@ def main() -> list[Path]:
         star = f" *: fewer seeds than {count.max()}." if fewer else ""
         either = " or ".join(f"{rate:g}" for rate in rates)
         caption = (
-            f"{describe(everything)} Numbers: means over seeds, each of that rate ({either}) which validation prefers; the "
-            "lowest twentieth of the pairs share the darkest colour. Interaction: what neither half explains alone. "
+            f"{describe(everything)} Numbers: means over seeds, each of that rate ({either}) which validation prefers; "
+            "the lowest twentieth of the pairs share the darkest colour. Interaction: what neither half explains alone. "
             f"{len(everything)} of {len(suite.entries)} runs.{star}"
         )
         for ax, (title, found_there, form) in zip(
