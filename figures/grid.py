@@ -70,7 +70,7 @@ def main() -> list[Path]:
         either = " or ".join(f"{rate:g}" for rate in rates)
         caption = (
             f"{describe(everything)} Numbers: means over seeds, each of that rate ({either}) which validation prefers; "
-            "the lowest twentieth of the pairs share the darkest colour. Interaction: what neither half explains alone. "
+            "the lowest twentieth of the pairs share the darkest colour. Interaction: of neither half alone. "
             f"{len(everything)} of {len(suite.entries)} runs.{star}"
         )
         for ax, (title, found_there, form) in zip(
