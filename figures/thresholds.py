@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ RULES: dict[str, tuple[str, float, float]] = {
 }
 #: Points of HR@20 that a model may lose and count as whole.
 FREE = 1.0
+#: The same of a part that is pruned alone: few lose more than a point.
+FREE_ALONE = 0.5
 #: What a rule counts by, for titles.
 SHORT = {"log-alpha": "log alpha", "magnitude": "|mean|", "signed": "the signed mean"}
 
@@ -89,6 +92,8 @@ def draw(name: str, suite: str, labels: Sequence[str], rules: Sequence[str], tit
             bottom.set_xlabel(axis)
         panels[0, 0].set_ylabel("density: kept / total")
         panels[1, 0].set_ylabel("HR@20 (%), pruned there")
+        for label, rule in places:
+            _say_how_far(label, rows[label], rule)
         everyone = [r for runs in rows.values() for r in runs]
         examples = json.loads((everyone[0].path / "pruning.json").read_text())["examples"]
         finish(
@@ -118,6 +123,26 @@ def _alone(runs: Sequence[Run]) -> str:
         if seeds:
             found.setdefault(tuple(sorted(seeds)), []).append(SHORT[rule])
     return "; ".join(f"by {' and '.join(rules)}, {said_seeds(seeds)}" for seeds, rules in found.items()) or "not run"
+
+
+def _say_how_far(label: str, runs: Sequence[Run], rule: str) -> None:
+    """Print how empty each part alone may become before the model loses `FREE_ALONE`, at the thresholds recorded."""
+    found: dict[str, list[float]] = {}
+    of = []
+    for r in runs:
+        points = json.loads((r.path / "pruning.json").read_text())["points"]
+        mine = sorted((p for p in points if p["rule"] == rule and "alone" in p), key=lambda p: -p["kept"])
+        of += [str(r.spec["seed"])] * bool(mine)
+        for part in mine[0]["alone"] if mine else ():
+            rows = [p["alone"][part] for p in mine]
+            free = list(takewhile(lambda row: row["difference"]["hr@20"][0] > -FREE_ALONE, rows))
+            found.setdefault(part, []).append(free[-1]["kept"] / free[-1]["total"])
+    if found:
+        shares = ", ".join(f"{part} {min(s):.2f} to {max(s):.2f}" for part, s in found.items())
+        print(
+            f"{label}, by {SHORT[rule]}, seeds {', '.join(of)}: "
+            f"a part alone loses less than {FREE_ALONE:g} point down to {shares}"
+        )
 
 
 def _densities(axes: Axes, runs: Sequence[Run], rule: str) -> None:
