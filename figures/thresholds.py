@@ -43,6 +43,8 @@ RULES: dict[str, tuple[str, float, float]] = {
 FREE = 1.0
 #: The same of a part that is pruned alone: few lose more than a point.
 FREE_ALONE = 0.5
+#: Points lost that are drawn of a part alone: without its transformation nothing is left of the model.
+MOST = 5.0
 #: What a rule counts by, for titles.
 SHORT = {"log-alpha": "log alpha", "magnitude": "|mean|", "signed": "the signed mean"}
 
@@ -73,25 +75,28 @@ def draw(name: str, suite: str, labels: Sequence[str], rules: Sequence[str], tit
     if not rows:
         return not_run(name, list(labels), f"dissect suite analyses/suites/{suite}.toml --variant full --keep")
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(12, 6.6))
+        figure = Figure(figsize=(12, 8.6))
         panels = figure.subplots(
-            2, len(rules) * len(rows), sharey="row", height_ratios=(1.5, 1), squeeze=False
+            3, len(rules) * len(rows), sharey="row", height_ratios=(1.5, 1, 1), squeeze=False
         )  # fmt: skip
         places = [(label, rule) for label in rows for rule in rules]
-        for (label, rule), (top, bottom) in zip(places, panels.T, strict=True):
+        for (label, rule), (top, middle, bottom) in zip(places, panels.T, strict=True):
             axis, low, high = RULES[rule]
             _densities(top, rows[label], rule)
-            free = _accuracy(bottom, rows[label], rule)
-            for axes in (top, bottom):
+            free = _accuracy(middle, rows[label], rule)
+            _each_alone(bottom, rows[label], rule)
+            for axes in (top, middle, bottom):
                 axes.axvspan(*free, color="#009E73", alpha=0.10, linewidth=0, zorder=0)
+                axes.set_xlim(low, high)  # first: an empty panel has nothing else that a logarithm could be taken of
                 if rule != "log-alpha":
                     axes.set_xscale("log")
-                axes.set_xlim(low, high)
             top.set_title(f"{label.split(', ')[-1]}, by {SHORT[rule]}")
             top.tick_params(labelbottom=False)
+            middle.tick_params(labelbottom=False)
             bottom.set_xlabel(axis)
         panels[0, 0].set_ylabel("density: kept / total")
-        panels[1, 0].set_ylabel("HR@20 (%), pruned there")
+        panels[1, 0].set_ylabel("HR@20 (%), all pruned")
+        panels[2, 0].set_ylabel("HR@20, change by\none part alone")
         for label, rule in places:
             _say_how_far(label, rows[label], rule)
         everyone = [r for runs in rows.values() for r in runs]
@@ -102,9 +107,9 @@ def draw(name: str, suite: str, labels: Sequence[str], rules: Sequence[str], tit
             title,
             f"{describe(everyone)} All parts wrapped. Thin: single seeds; dashes: columns of noise. "
             f"Green: where the pruned model loses less than {FREE:g} point of HR@20 in every seed. "
-            f"The lower panels are measured on {examples:,} of the test examples: grey, all parts pruned together; in "
-            f"colour, one part alone and the others whole ({_alone(everyone)}).",
-            top=0.945,
+            f"The lower panels are measured on {examples:,} of the test examples: in the middle all parts pruned, "
+            f"at the bottom one part alone and the others whole ({_alone(everyone)}), in points, cut off at {-MOST:g}.",
+            top=0.955,
             width=190,
         )
     return save_figure(figure, HERE, name)
@@ -168,25 +173,40 @@ def _densities(axes: Axes, runs: Sequence[Run], rule: str) -> None:
 
 
 def _accuracy(axes: Axes, runs: Sequence[Run], rule: str) -> tuple[float, float]:
-    """HR@20 against the threshold; between which thresholds it is less than `FREE` below that of all weights.
-
-    Grey where all parts are pruned, in a part's colour where it alone is.
-    """
+    """HR@20 against the threshold; between which thresholds it is less than `FREE` below that of all weights."""
     ends: list[tuple[float, float]] = []
     for r in runs:
         points: list[dict[str, Any]] = json.loads((r.path / "pruning.json").read_text())["points"]
         mine = sorted((p for p in points if p["rule"] == rule), key=lambda p: p["kept"])
         x, y = np.array([p["threshold"] for p in mine]), np.array([p["hr@20"] for p in mine])
-        axes.plot(x, y, color=MUTED, marker=".", markersize=4, linewidth=1, zorder=3)
+        axes.plot(x, y, color=MUTED, marker=".", markersize=4, linewidth=1)
         whole = y[-1]  # every weight is kept there
-        for part in mine[0].get("alone", {}):
-            alone = [p["alone"][part]["hr@20"] for p in mine]
-            axes.plot(x, alone, color=of_part(part)[0], linewidth=1.1, alpha=0.8)
         fine = x[y > whole - FREE]
         ends.append((float(fine.min()), float(fine.max())))
     axes.set_ylim(0, None)
     lows, highs = zip(*ends, strict=True)
     return max(lows), min(highs)  # in every seed
+
+
+def _each_alone(axes: Axes, runs: Sequence[Run], rule: str) -> None:
+    """What HR@20 loses where one part alone is pruned, against the threshold: seeds thin, their mean thick."""
+    curves: dict[str, list[tuple[Any, Any]]] = {}
+    for r in runs:
+        points = json.loads((r.path / "pruning.json").read_text())["points"]
+        mine = sorted((p for p in points if p["rule"] == rule and "alone" in p), key=lambda p: p["threshold"])
+        for part in mine[0]["alone"] if mine else ():
+            lost = np.array([p["alone"][part]["difference"]["hr@20"][0] for p in mine])
+            curves.setdefault(part, []).append((np.array([p["threshold"] for p in mine]), lost))
+    for part, found in curves.items():
+        color, _, _ = of_part(part)
+        for x, y in found:
+            axes.plot(x, y, color=color, linewidth=0.6, alpha=0.4)
+        common = np.unique(np.concatenate([x for x, _ in found]))  # each seed has thresholds of its own
+        mean = np.mean([np.interp(common, x, y) for x, y in found], 0)
+        axes.plot(common, mean, color=color, linewidth=1.8)
+    if not curves:
+        axes.text(0.5, 0.5, "not run", transform=axes.transAxes, ha="center", color=MUTED)
+    axes.set_ylim(-MOST, MOST / 10)
 
 
 if __name__ == "__main__":

@@ -383,17 +383,16 @@ def test_thresholds_are_those_of_each_rule(made: Path, drawn: list[Figure], caps
     assert [top.get_title(loc="left") for top in axes[:4]] == [
         f"{noise} noise, by {rule}" for noise in ("local", "weight") for rule in ("the signed mean", "|mean|")
     ]
-    for top, bottom, r in zip(axes[:4], axes[4:], (2, 1, 2, 1), strict=True):
+    for top, bottom, alone, r in zip(axes[:4], axes[4:8], axes[8:], (2, 1, 2, 1), strict=True):
         lines = {line.get_label(): points(line) for line in top.lines}
         for p, part in enumerate(parts):
             means = np.mean([kept(r, p, seed) for seed in range(3)], 0) / 100
             assert lines[part] == (grid, pytest.approx(list(means)))
-        whole, alone = ([line for line in bottom.lines if (line.get_marker() == ".") is how] for how in (True, False))
-        assert [points(line)[1][-1] for line in whole] == [30 + 5 * r] * 3, "whole, at the right end"
-        assert len(alone) == (4 if r == 1 else 0), "two parts by themselves, in two seeds"
-        for p, line in enumerate(alone):
-            seed = points(whole[0 if p < 2 else 2])[1]
-            assert points(line)[1] == pytest.approx([y + 0.1 * i * (p % 2 + 1) for i, y in enumerate(seed[::-1])][::-1])
+        assert [points(line)[1][-1] for line in bottom.lines] == [30 + 5 * r] * 3, "whole, at the right end"
+        assert [text.get_text() for text in alone.texts] == ([] if r == 1 else ["not run"])
+        lost = [points(line) for line in alone.lines]
+        expected = [([-1.0, *grid], pytest.approx([-0.2 * p * i for i in range(4)])) for p in (1, 2)]
+        assert lost == ([row for row in expected for _ in range(3)] if r == 1 else []), "two seeds and their mean"
         green: Any = bottom.patches[0]
         # Less than a point below the whole in every seed: the first threshold costs seed 0 0.6, seed 1 1.6.
         assert (green.get_x(), green.get_width()) == (-1.0, 0.0)
