@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,17 @@ from dissect.errors import DissectError
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA, then MPS, then the CPU, whichever is there first.
+    """``auto`` is CUDA where it is there, else the CPU.
+
+    Apple's MPS is there by name alone: it has no float64, and in current versions of torch no sums over segments, which
+    most models need.
 
     Raises
     ------
     DissectError
         If the device asked for is not there.
     """
-    there = ["cpu"]
-    if torch.cuda.is_available():
-        there.insert(0, "cuda")
-    if torch.backends.mps.is_available():
-        there.insert(0, "mps")
+    there = ["cuda"] * torch.cuda.is_available() + ["cpu"] + ["mps"] * torch.backends.mps.is_available()
     if name == "auto":
         return torch.device(there[0])
     if name.split(":")[0] not in there:
@@ -42,16 +43,23 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def deterministic(device: torch.device) -> None:
-    """Have torch use algorithms that give the same bits each time; on a CPU one process does anyway.
+@contextmanager
+def deterministic(device: torch.device, wanted: bool) -> Iterator[None]:
+    """Inside, torch uses algorithms that give the same bits each time, where that is wanted; on a CPU it does anyway.
 
-    For CUDA it comes too late where cuBLAS has been used already: call it first.
+    For CUDA it comes too late where cuBLAS has been used already: enter it first. The former setting comes back.
     """
-    if device.type == "cpu":
+    if not wanted or device.type == "cpu":
+        yield
         return
+    before = torch.are_deterministic_algorithms_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, and two more passes a step
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def peak_memory_mb() -> float | None:

@@ -74,7 +74,7 @@ def _thresholds(instrument: Instrument, rule: str) -> list[float]:
     found, _ = get_rule(rule)
     with torch.no_grad():
         scores = torch.cat([found.score(theta, s).flatten() for _, _, theta, s in instrument.tensors()])
-    scores = scores.double().sort(descending=not found.below).values  # what is kept last comes last
+    scores = scores.cpu().double().sort(descending=not found.below).values  # what is kept last comes last
     n, out = scores.numel(), []
     for share in SHARES:
         k = round(share * n)

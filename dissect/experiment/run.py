@@ -120,9 +120,7 @@ class Run:
             return done
         checked = guard(self.data, spec, self.quiet)
         keep_large_allocations()
-        if spec.deterministic:
-            deterministic(self.device)
-        with folder.taken():
+        with deterministic(self.device, spec.deterministic), folder.taken():
             done = self.world.gather(folder.result)[0]  # another process may have had it until now
             return self._execute(checked, init) if done is None else done
 
@@ -140,6 +138,8 @@ class Run:
                 write_masks(self.masks, folder / record.MASKS)
             if folder.writes:
                 record.write_atomically(folder / record.SPEC, spec.to_json() + "\n")
+        elif init is not None and not init.exists() and spec.refit and state["phase"] == "select":
+            raise DissectError(f"no weights at {init}, which the refit begins with; put them back, then resume")
         result = count(self) if spec.counts else self._learn(state, init)
         result["checks"] = checked
         folder.write_json(record.RESULT, result)
@@ -182,9 +182,8 @@ class Run:
             raise DissectError(f"protocol {self.spec.protocol!r} has no validation part; use honest")
         self.folder.writes = False
         keep_large_allocations()
-        if self.spec.deterministic:
-            deterministic(self.device)
-        return self._train("select", self.spec, None, None, {}, report).chosen()["valid"]
+        with deterministic(self.device, self.spec.deterministic):
+            return self._train("select", self.spec, None, None, {}, report).chosen()["valid"]
 
     def _saved_state(self) -> dict[str, Any] | None:
         path = self.folder / record.STATE
@@ -206,7 +205,7 @@ class Run:
         model.prepare(splits.train)
         if spec.init_seed is not None:
             torch.manual_seed(spec.seed)
-        if init is not None:
+        if init is not None and state is None:  # a saved state has weights of its own
             load_weights(model, init, but=model.counted)  # which follow from the data of this run
         per_epoch = math.ceil(len(splits.train) / spec.batch_size)
         plan = Plan(

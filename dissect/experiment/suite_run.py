@@ -165,7 +165,8 @@ def _one(
             options = {k: v for k, v in entry.options.items() if k != "model"}
             options |= concerning(entry.spec.model, {"device": device, "data_dir": data_dir})
             given = {k: v for k, v in options.items() if v is not None}
-            result = start_run(entry.spec.model, given, out=out, init=None, force=False, quiet=quiet)
+            # Another process may begin it meanwhile: then it has the folder, or it stopped and this one goes on.
+            result = start_run(entry.spec.model, given, out=out, init=None, force=False, quiet=quiet, resume=True)
     test = result["test"]
     _say(f"  HR@20 {test['hr@20']:.2f}, MRR@20 {test['mrr@20']:.2f}, {result['seconds_per_epoch']:.0f} s an epoch")
     path = out / result["run_id"] if begun is None else begun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dissect.experiment.counted import fitted_model
 from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import make_splits
-from dissect.experiment.weights import load_weights
+from dissect.experiment.weights import load_weights, weight_names
 from dissect.models import SessionModel, build
 from dissect.sparsity import Instrument, wrap
 from dissect.training.sparse_ranks import best_of_row
@@ -180,5 +181,18 @@ def wrapped_model(run: Path) -> Instrument:
         model, model.parts(), spec.which, examples=result["dataset"]["train_examples"], steps=1, noise=spec.noise,
         prior=spec.prior, rule=spec.rule, threshold=spec.threshold,
     )  # fmt: skip
-    load_weights(model, weights_file(folder))
+    weights = weights_file(folder)
+    _leave_out(instrument, weight_names(weights))
+    load_weights(model, weights)
     return instrument
+
+
+def _leave_out(instrument: Instrument, names: Collection[str]) -> None:
+    """Make modules dense that the run left out, since no forward pass calls them: its file has no variances of them."""
+    keys = {id(p): key for key, p in instrument.model.named_parameters()}
+    instrument.exclude(
+        name
+        for modules in list(instrument.modules.values())
+        for name, module in modules.items()
+        if not any(keys[id(p)] in names for k, p in module.named_parameters(recurse=False) if "log_sigma2" in k)
+    )

@@ -23,6 +23,17 @@ def write_weights(model: torch.nn.Module, path: Path) -> None:
         raise DissectError(f"can't write {path}: {' '.join(str(error).split())}") from None
 
 
+def weight_names(path: Path) -> frozenset[str]:
+    """Names of the tensors in a file of weights; none for one that can't be read, which `load_weights` says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return frozenset(file.keys())
+    except (OSError, SafetensorError):
+        return frozenset()
+
+
 def load_weights(model: torch.nn.Module, path: Path, but: Collection[str] = ()) -> None:
     """Load model.safetensors of a run into `model`, but for what is named in `but`.
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dissect.data import load
 from dissect.errors import DissectError
-from dissect.experiment import checkpoint, record
+from dissect.experiment import checkpoint, instrument, record
+from dissect.experiment import run as run_module
+from dissect.experiment.callbacks import Selection
 from dissect.experiment.checkpoint import Interrupted
 from dissect.experiment.prune import prune_run
+from dissect.experiment.record import RunFolder
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import make_splits
-from dissect.experiment.use import load_model, recommend_items
+from dissect.experiment.use import load_model, recommend_items, wrapped_model
 from dissect.models import build
 from dissect.models.recipes import RECIPES
 from dissect.report.runs import read_run
 from dissect.training.evaluate import metrics, rank_examples
+from dissect.training.plan import Plan
 from dissect.training.train import Loop
 
 SMALL: dict[str, Any] = {"dataset": "toy", "dim": 8, "batch_size": 32, "epochs": 3, "lr": 0.01, "device": "cpu"}
@@ -260,7 +266,127 @@ def test_resume_keeps_the_weights_it_began_from_for_the_refit(
     with pytest.raises(_Dies):
         broken.execute(init)
     monkeypatch.setattr(Loop, "train_step", take)
+    moved = init.with_name("moved")
+    init.rename(moved)
+    try:
+        with pytest.raises(DissectError, match=r"no weights at .*, which the refit begins with; put them back"):
+            Run.resume(broken.folder.path, quiet=True).execute()
+    finally:
+        moved.rename(init)
     assert Run.resume(broken.folder.path, quiet=True).execute()["test"] == expected["test"]
+
+
+def test_a_saved_state_needs_no_weights_that_it_began_from(
+    finished: tuple[Run, dict[str, Any]], toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = shutil.copy(finished[0].folder / record.WEIGHTS, tmp_path / "init.safetensors")
+    spec = spec_of(toy_data, epochs=1, sparsify="none", init="that")
+    expected = Run(spec, out=tmp_path / "whole", quiet=True).execute(Path(init))
+    save = checkpoint.Checkpoint.save
+
+    def dying(self: checkpoint.Checkpoint, loop: Loop) -> None:
+        save(self, loop)
+        raise _Dies
+
+    monkeypatch.setattr(checkpoint.Checkpoint, "save", dying)
+    broken = Run(spec, out=tmp_path / "broken", quiet=True)
+    with pytest.raises(_Dies):
+        broken.execute(Path(init))
+    monkeypatch.setattr(checkpoint.Checkpoint, "save", save)
+    Path(init).unlink()
+    assert Run.resume(broken.folder.path, quiet=True).execute()["test"] == expected["test"]
+
+
+def test_what_the_spec_says_reaches_every_step(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    wrap, optimizer = instrument.wrap, run_module.make_optimizer
+    monkeypatch.setattr(instrument, "wrap", lambda *a, **k: wrap(*a, **made.setdefault("wrap", k)))
+    monkeypatch.setattr(run_module, "make_optimizer", lambda *a: optimizer(*made.setdefault("optimizer", a)))
+    spec = spec_of(
+        toy_data, epochs=4, lr_step=1, lr_gamma=0.5, lr_sigma=0.02, kl_scale=2.0, warmup=(0.25, 0.5),
+        weight_decay=0.125, log_sigma2=-6.0, threshold=2.5, noise="weight",
+    )  # fmt: skip
+    run = Run(spec, out=tmp_path, quiet=True)
+    result = run.execute()
+    examples, steps = result["dataset"]["train_examples"], result["steps"]
+    per_epoch = -(-examples // spec.batch_size)
+    assert steps == 4 * per_epoch
+    assert made["wrap"] == {
+        "examples": examples, "steps": steps, "noise": "weight", "prior": spec.prior, "log_sigma2": -6.0,
+        "kl_scale": 2.0, "warmup": (0.25, 0.5), "rule": spec.rule, "threshold": 2.5, "shadows": 0,
+    }  # fmt: skip
+    groups = {group["name"]: group for group in made["optimizer"][1]}
+    assert groups["sigma"].get("weight_decay", 0.0) == 0.0
+    assert any(group.get("weight_decay") == 0.125 for group in groups.values())
+    rows = [row for row in rows_of(run, record.METRICS) if row["kind"] == "step"]
+    assert len(rows) > 30
+    for row in rows:
+        epoch = (row["step"] - 1) // per_epoch
+        assert row["lr"] == pytest.approx(spec.lr * 0.5**epoch)
+        assert row["lr_budget"] == pytest.approx(0.02 * row["step"], abs=1e-6)
+        ramp = min(1.0, max(0.0, ((row["step"] - 1) / steps - 0.25) / 0.25))
+        assert row["kl_weight"] == pytest.approx(2.0 * ramp, abs=2.5 * 4 / steps)
+    assert rows[-1]["kl_weight"] == 2.0
+
+
+def test_the_best_weights_and_the_patience_are_part_of_the_state(tmp_path: Path) -> None:
+    def loop(epoch: int) -> Any:
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(model.weight, float(epoch))
+        plan = SimpleNamespace(steps_per_epoch=1, steps=9)
+        return SimpleNamespace(model=model, step=epoch, plan=plan)
+
+    def selection(mrr: list[float]) -> Selection:
+        values = iter(mrr)
+        folder = RunFolder(tmp_path)
+        return Selection(folder, lambda _: {"mrr@20": next(values), "hr@20": 1.0}, "valid", sparse=False, patience=2)
+
+    first = selection([3.0, 2.0])
+    for epoch in (1, 2):
+        first.on_epoch(loop(epoch))
+    assert not first.exhausted
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    again = selection([2.5])
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    last = loop(3)
+    again.on_epoch(last)
+    assert again.exhausted, "two epochs without a better one, the first of them before the resume"
+    assert again.best_epoch["mrr@20"] == 1
+    assert again.metrics["mrr@20"] == 3.0
+    again.restore(last.model)
+    assert last.model.weight.item() == 1.0
+
+
+def test_what_validation_alone_holds_is_not_seen(tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    sessions = [f"{i},{i + 1}" for i in range(20)]  # of these the last four validate
+    (tmp_path / "few" / "train.txt").write_text("\n".join(sessions) + "\n")
+    (tmp_path / "few" / "test.txt").write_text("0,1\n")
+    (tmp_path / "few" / "num_items.txt").write_text("30\n")
+    data = load("few", data_dir=str(tmp_path))
+    spec = Spec.create("srgnn", dataset="few", data_dir=str(tmp_path))
+    assert make_splits(data, spec, torch.device("cpu")).seen.nonzero()[:, 0].tolist() == list(range(17))
+    refit = make_splits(data, spec, torch.device("cpu"), refit=True)
+    assert refit.seen.nonzero()[:, 0].tolist() == list(range(21))
+
+
+def test_epochs_have_orders_and_rates_of_their_own() -> None:
+    plan = Plan(50, 10, 100, seed=3)
+    orders = [plan.order(epoch).tolist() for epoch in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1]
+    assert sorted(orders[1]) == list(range(50))
+    assert [plan.lr_factor(epoch) for epoch in range(7)] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01])
+
+
+def test_maps_that_a_run_left_out_stay_out(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = Spec.create("attenmixer-pr", **{**SMALL, "data_dir": str(toy_data), "steps": 3, "options": {"heads": 2}})
+    run = Run(spec, out=tmp_path, quiet=True)
+    result = run.execute()
+    assert "left out, never called" in capsys.readouterr().err  # sessions have at most five clicks, maps are for ten
+    probe = wrapped_model(run.folder.path)
+    counts = {row["part"]: row["total"] for row in probe.density() if row["tensor"] is None}
+    assert counts == {part: row["total"] for part, row in result["density"].items()}
+    assert prune_run(run.folder.path)["test"] == result["pruned"]["test"]
 
 
 def test_validation_without_an_example_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -307,7 +433,8 @@ def _weights_of(run: Run, *names: str) -> list[torch.Tensor]:
     return [weights[f"{name}.weight"] for name in names]
 
 
-def test_resume_in_the_refit_phase(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", [1, 3])
+def test_resume_in_the_refit_phase(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     spec = spec_of(toy_data, epochs=2, sparsify="none", refit=True)
     expected = Run(spec, out=tmp_path / "whole", quiet=True).execute()
     broken = Run(spec, out=tmp_path / "broken", quiet=True)
@@ -317,9 +444,16 @@ def test_resume_in_the_refit_phase(toy_data: Path, tmp_path: Path, monkeypatch: 
         nonlocal saves
         save(self, loop)
         saves += self.phase == "refit"
-        if saves:
+        if saves == at:
             raise _Dies
 
+    step = checkpoint.Checkpoint.on_step
+
+    def every_five(self: checkpoint.Checkpoint, loop: Loop) -> None:
+        self.seconds = -1.0 if loop.step % 5 == 0 else 1e9
+        step(self, loop)
+
+    monkeypatch.setattr(checkpoint.Checkpoint, "on_step", every_five)
     monkeypatch.setattr(checkpoint.Checkpoint, "save", dying)
     with pytest.raises(_Dies):
         broken.execute()

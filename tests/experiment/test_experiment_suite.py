@@ -151,6 +151,28 @@ def test_what_another_process_is_training_is_left_to_it(file: Path, toy_data: Pa
             Run(begun.spec, out=out, quiet=True).execute()
 
 
+def test_what_another_process_begins_meanwhile_is_left_to_it(
+    file: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, out = load_suite(file), tmp_path / "runs"
+    begun = Run(suite.entries[0].spec.replace(data_dir=str(toy_data)), out=out, quiet=True)
+    look = suite_run._begun
+
+    def looked_too_early(entry: Any, where: Path) -> Path | None:
+        found = look(entry, where)
+        if entry is suite.entries[0]:  # now the other process takes it, and saves its first state
+            assert found is None
+            record.write_atomically(begun.folder / record.SPEC, begun.spec.to_json())
+            (begun.folder / record.STATE).touch()
+        return found
+
+    monkeypatch.setattr(suite_run, "_begun", looked_too_early)
+    with begun.folder.taken():
+        found, failed = run_suite(suite, out=out, data_dir=str(toy_data), quiet=True)
+    assert failed == []
+    assert sorted(found) == list(range(1, len(suite.entries)))
+
+
 def test_records_of_other_data_of_that_name_are_refused(file: Path, toy_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     suite = load_suite(file)

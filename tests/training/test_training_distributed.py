@@ -47,6 +47,24 @@ def test_shares_of_a_batch_average_to_its_mean() -> None:
     assert World().share(index) == (index, 1.0)
 
 
+def test_every_gradient_is_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones in one message, a large one, as an item table's, in its own; what has none is left out."""
+    messages = []
+
+    def all_reduce(mine: torch.Tensor, async_op: bool) -> SimpleNamespace:
+        messages.append(mine.numel())
+        mine.add_(1.0)  # what the other process sent, divided by two already
+        return SimpleNamespace(wait=lambda: None)
+
+    monkeypatch.setattr("dissect.training.distributed.dist.all_reduce", all_reduce)
+    large, small = torch.full(((1 << 20) + 1,), 4.0), torch.full((2, 3), 6.0)
+    means = World(0, 2).average([small, None, large], torch.tensor([8.0]))
+    assert sorted(messages) == [6 + 1, (1 << 20) + 1]
+    assert torch.equal(large, torch.full_like(large, 3.0))
+    assert torch.equal(small, torch.full_like(small, 4.0))
+    assert means.tolist() == [5.0]
+
+
 def test_slices_cover_every_example_once() -> None:
     for count in (0, 1, 10, 11):
         slices = [World(rank, 3).slice(count) for rank in range(3)]
@@ -106,7 +124,7 @@ def test_a_dead_process_ends_the_others_and_the_state_can_be_resumed(toy_data: P
     assert all(torch.isfinite(v).all() for v in state["model"].values())
 
 
-@pytest.mark.parametrize("model", ["lessr", "dhcn", "dsan"])
+@pytest.mark.parametrize("model", ["lessr", "dhcn", "dsan", "attenmixer-pr"])
 def test_models_whose_rows_meet_refuse_several_processes(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     monkeypatch.setattr(World, "join", lambda *_: SimpleNamespace(size=2))
     with pytest.raises(DissectError, match=f"{model} can't be trained by several processes"):

@@ -32,7 +32,8 @@ class MixerReadout(Readout):
         self.mixer = AttenMixerReadout(dim, **options)
         if self.mixer.w_v is not None:
             self.PARTS = {**self.PARTS, "attention": (*self.PARTS["attention"], "mixer.w_v")}
-        self.static = self.mixer.intents.kind != "subsets"  # how many subsets there are depends on the lengths
+        # How many subsets there are depends on the lengths; so does which maps have a gradient in a process's share.
+        self.static = self.distributed = self.mixer.intents.kind != "subsets"
         if self.mixer.w_m is None:
             self.PARTS = {**self.PARTS, "transformation": ()}
 
