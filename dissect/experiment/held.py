@@ -88,11 +88,21 @@ def holding(model: nn.Module, masks: Masks, restore: bool = False) -> Iterator[N
 
 
 def write_masks(masks: Masks, path: Path) -> None:
-    """Write masks as safetensors, whole or not at all."""
+    """Write masks as safetensors, whole or not at all.
+
+    Raises
+    ------
+    DissectError
+        If it can't be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with replacing(path) as temporary:
-        save_file({name: mask.to("cpu", torch.bool).contiguous() for name, mask in masks.items()}, temporary)
+    try:
+        with replacing(path) as temporary:
+            save_file({name: mask.to("cpu", torch.bool).contiguous() for name, mask in masks.items()}, temporary)
+    except (OSError, SafetensorError) as error:
+        raise DissectError(f"can't write {path}: {' '.join(str(error).split())}") from None
 
 
 def read_masks(path: Path | str) -> dict[str, Tensor]:

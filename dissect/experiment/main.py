@@ -107,6 +107,7 @@ def _finish(run: Run, init: Path | None) -> dict[str, Any]:
         raise Interrupted(-1, number)
 
     before = signal.signal(signal.SIGTERM, stop)
+    recorded = run.folder.result is not None
     try:
         result = run.execute(init)
     except (Interrupted, KeyboardInterrupt) as why:
@@ -119,7 +120,10 @@ def _finish(run: Run, init: Path | None) -> dict[str, Any]:
     if not run.world.main:
         return result
     figure = None
-    if result["density"]:
+    drawn = sorted((run.folder / record.FIGURES).glob("density.*"), reverse=True)  # as they are written: svg, png
+    if recorded and drawn:  # a finished run is printed, and stays as it is
+        figure = drawn
+    elif result["density"]:
         from dissect.report.plot import write_density_figure
 
         figure = write_density_figure([run.folder.path], run.folder / record.FIGURES)

@@ -14,6 +14,7 @@ from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.held import write_masks
 from dissect.experiment.machine import pick_device
+from dissect.experiment.record import RunFolder
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import Splits, make_splits
 from dissect.experiment.use import data_of, finished, weights_file, wrapped_model
@@ -30,11 +31,23 @@ TIMED = 100
 def pruned_name(spec: Spec, rule: str, threshold: float, method: str = "") -> str:
     """File name of a run's weights pruned by `rule`: the record's own name is for the run's own rule alone."""
     name = Path(record.PRUNED_WEIGHTS)
-    if method:
-        return f"{name.stem}-{method}{name.suffix}"
-    if (rule, threshold) == (spec.rule, spec.threshold):
-        return record.PRUNED_WEIGHTS
-    return f"{name.stem}-{rule}-{repr(float(threshold)).removesuffix('.0')}{name.suffix}"
+    own = (rule, threshold) == (spec.rule, spec.threshold)
+    how = [method] * bool(method) + ([] if own else [rule, repr(float(threshold)).removesuffix(".0")])
+    return "-".join([name.stem, *how]) + name.suffix
+
+
+def refuse_own_files(folder: RunFolder, *paths: Path | None) -> None:
+    """Refuse to write over what a run is made of.
+
+    Raises
+    ------
+    DissectError
+        For a path that is a file of the run's record.
+    """
+    kept = {name: (folder / name).resolve() for name in (*record.SMALL, *record.OWN)}
+    for path in paths:
+        if path is not None and path.exists() and path.resolve() in kept.values():
+            raise DissectError(f"{path} is part of the run's record; choose another file")
 
 
 def prune_run(
@@ -79,6 +92,7 @@ def prune_run(
         raise DissectError(f"{run} has nothing to prune: it was run with --sparsify none")
     rule = rule or spec.rule
     threshold = get_rule(rule, spec.threshold if threshold is None and rule == spec.rule else threshold)[1]
+    refuse_own_files(folder, out, masks)
     weights_file(folder)  # first: without weights nothing else is worth saying
     data = data_of(run, data_dir)
     device = pick_device("auto")

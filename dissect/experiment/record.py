@@ -36,6 +36,9 @@ LARGE = ("*.safetensors", "state")
 #: What a committed record holds where only results are wanted, as of a grid of hundreds of runs.
 SMALL = (SPEC, ENVIRONMENT, RESULT, PRUNING, THRESHOLDS)
 
+#: What else a run is read from.
+OWN = (WEIGHTS, STATE, LOCK, METRICS, DENSITY, RANKS, ATTENTION, INTERVENTIONS, MASKS)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

@@ -61,7 +61,9 @@ def resolve_parts(
     modules = dict(model.named_modules(remove_duplicate=False))
     parameters = dict(model.named_parameters(remove_duplicate=False))
     every = [p for patterns in parts.values() for p in ([patterns] if isinstance(patterns, str) else patterns)]
-    raw = {n for n in parameters for p in every if p not in modules and fnmatchcase(n, p)}  # named by themselves
+    # Named by themselves: by a pattern that also matches modules it is these that are meant.
+    alone = [p for p in every if not _matching(p, modules)]
+    raw = {n for n in parameters for p in alone if fnmatchcase(n, p)}
     owner: dict[int, tuple[str, str]] = {}  # id of a module or a parameter -> its part and first name
     resolved: dict[str, list[str]] = {}
     for part, patterns in parts.items():
@@ -127,7 +129,7 @@ def _match(
     parameters: Mapping[str, nn.Parameter],
     raw: Collection[str],
 ) -> list[str]:
-    matched = [pattern] if pattern in modules else [n for n in modules if n and fnmatchcase(n, pattern)]
+    matched = _matching(pattern, modules)
     if not matched:
         named = [pattern] if pattern in parameters else [n for n in parameters if fnmatchcase(n, pattern)]
         if named:
@@ -139,12 +141,22 @@ def _match(
     names: list[str] = []
     for name in matched:
         names += [n for n in _wrappable(part, name, modules, raw) if n not in names]
+    # A matrix beside the matched modules, of the module that holds them: left out it would falsify the density.
+    for name, parameter in parameters.items():
+        owner = name.rpartition(".")[0]
+        if pattern not in modules and fnmatchcase(name, pattern) and parameter.dim() > 1 and owner not in matched:
+            names += [name] * (not isinstance(modules[owner], (*HANDLED, *FUSED)) and name not in names)
     if not names:
         raise DissectError(
             f"part {part!r}: {pattern!r} matches {type(modules[matched[0]]).__name__}: nothing to wrap; "
             f"valid types: {_valid()}"
         )
     return names
+
+
+def _matching(pattern: str, modules: Mapping[str, nn.Module]) -> list[str]:
+    """Names of the modules that a pattern stands for."""
+    return [pattern] if pattern in modules else [n for n in modules if n and fnmatchcase(n, pattern)]
 
 
 def _raw(part: str, name: str, modules: Mapping[str, nn.Module]) -> str:

@@ -24,7 +24,8 @@ from dissect.experiment import checkpoint, instrument, record
 from dissect.experiment import run as run_module
 from dissect.experiment.callbacks import Selection
 from dissect.experiment.checkpoint import Interrupted
-from dissect.experiment.prune import prune_run
+from dissect.experiment.main import resume_run
+from dissect.experiment.prune import prune_run, pruned_name
 from dissect.experiment.record import RunFolder
 from dissect.experiment.run import Run
 from dissect.experiment.spec import Spec
@@ -355,6 +356,42 @@ def test_the_best_weights_and_the_patience_are_part_of_the_state(tmp_path: Path)
     assert again.metrics["mrr@20"] == 3.0
     again.restore(last.model)
     assert last.model.weight.item() == 1.0
+
+
+def test_pruning_writes_over_nothing_of_the_run(finished: tuple[Run, dict[str, Any]], tmp_path: Path) -> None:
+    folder = finished[0].folder.path
+    for name in (record.WEIGHTS, record.SPEC, record.RANKS):
+        before = (folder / name).read_bytes()
+        with pytest.raises(DissectError, match=rf"{name} is part of the run's record; choose another file"):
+            prune_run(folder, out=folder / name)
+        with pytest.raises(DissectError, match=rf"{name} is part of the run's record; choose another file"):
+            prune_run(folder, masks=folder / name)
+        assert (folder / name).read_bytes() == before
+    with pytest.raises(DissectError, match="can't write"):
+        prune_run(folder, out=tmp_path / "w.safetensors", masks=tmp_path)
+    spec = finished[0].spec
+    names = {
+        pruned_name(spec, rule, at, how)
+        for how in ("", "random")
+        for rule, at in ((spec.rule, spec.threshold or 3.0), ("magnitude", 0.1))
+    }
+    assert names == {
+        "pruned.safetensors", "pruned-magnitude-0.1.safetensors", "pruned-random.safetensors",
+        "pruned-random-magnitude-0.1.safetensors",
+    }  # fmt: skip
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(
+    finished: tuple[Run, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume_run(finished[0].folder.path, None, True)  # the first time draws the figure
+    folder = finished[0].folder.path
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.*g")}
+    assert before
+    capsys.readouterr()
+    resume_run(folder, None, True)
+    assert "density.png" in capsys.readouterr().out
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.*g")} == before
 
 
 def test_what_validation_alone_holds_is_not_seen(tmp_path: Path) -> None:

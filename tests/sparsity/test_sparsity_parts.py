@@ -147,3 +147,26 @@ def test_a_refused_wrap_leaves_the_model_dense(options: dict[str, object], messa
     with pytest.raises(DissectError, match=message):
         wrap(one, PARTS, **{"examples": 1, "steps": 1, **options})  # pyright: ignore
     assert type(one["a"]) is nn.Linear
+
+
+def test_a_wildcard_leaves_no_matrix_out():
+    """What a container's name refuses, or stands for itself, a pattern that reaches into it does too."""
+
+    class Held(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
+            self.att = nn.Parameter(torch.ones(4, 2))
+            self.scale = nn.Parameter(torch.ones(4))
+
+    model = nn.ModuleDict({"gnn": nn.ModuleDict({"lin": nn.Linear(4, 4), "conv": nn.Conv2d(1, 3, 3)}), "held": Held()})
+    for pattern in ("gnn", "gnn.*", "gnn*"):
+        with pytest.raises(DissectError, match=r"'gnn.conv' is Conv2d with the weight 'weight'"):
+            resolve_parts(model, {"encoder": [pattern]})
+    assert resolve_parts(model, {"encoder": ["gnn.lin", "gnn.conv.weight"]})["encoder"] == [
+        "gnn.lin",
+        "gnn.conv.weight",
+    ]
+    assert resolve_parts(model, {"encoder": ["held.*"]})["encoder"] == ["held.lin", "held.att"]
+    with pytest.raises(DissectError, match=r"'held' is Held with the weight 'att'"):
+        resolve_parts(model, {"encoder": ["held"]})
