@@ -32,6 +32,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dissect.errors import DissectError
+
 
 def _load(folder: str) -> tuple[Any, Any, Any, Any]:
     """Import the model, data set, data loader and batch classes of the clone in `folder`."""
@@ -65,6 +67,8 @@ def step(
     weight_decay: float,
 ) -> Any:
     """Build RecBole-GNN's model and graphs over these examples; returns its step, collation included."""
+    if "RECBOLE_GNN" not in os.environ:
+        raise DissectError("set RECBOLE_GNN to your clone of github.com/RUCAIBox/RecBole-GNN")
     folder = os.environ["RECBOLE_GNN"]
     model_class, dataset_class, loader_class, interaction_class = _load(folder)
     import torch

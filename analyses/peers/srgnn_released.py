@@ -14,6 +14,8 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+from dissect.errors import DissectError
+
 
 def step(
     *,
@@ -27,6 +29,8 @@ def step(
     weight_decay: float,
 ) -> Any:
     """Build the released model over these examples; returns its step, batch preparation included."""
+    if "SRGNN_RELEASED" not in os.environ:
+        raise DissectError("set SRGNN_RELEASED to pytorch_code in your clone of github.com/CRIPAC-DIG/SR-GNN")
     sys.path.insert(0, os.environ["SRGNN_RELEASED"])
     import model as released  # type: ignore[import-not-found]
     import torch
