@@ -43,6 +43,8 @@ RULES: dict[str, tuple[str, float, float]] = {
 FREE = 1.0
 #: The same of a part that is pruned alone: few lose more than a point.
 FREE_ALONE = 0.5
+#: |mean weight| from which on the paper's order shows.
+LARGE = 0.28
 #: Points lost that are drawn of a part alone: without its transformation nothing is left of the model.
 MOST = 5.0
 #: What a rule counts by, for titles.
@@ -119,35 +121,48 @@ def _alone(runs: Sequence[Run]) -> str:
     """Which runs have curves of each part pruned by itself, and by which rules."""
     found: dict[tuple[int, ...], list[str]] = {}
     for rule in RULES:
-        seeds = {
-            r.spec["seed"]
-            for r in runs
-            for p in json.loads((r.path / "pruning.json").read_text())["points"]
-            if p["rule"] == rule and "alone" in p
-        }
+        seeds = {r.spec["seed"] for r in runs if _alone_points(r, rule)}
         if seeds:
             found.setdefault(tuple(sorted(seeds)), []).append(SHORT[rule])
     return "; ".join(f"by {' and '.join(rules)}, {said_seeds(seeds)}" for seeds, rules in found.items()) or "not run"
 
 
 def _say_how_far(label: str, runs: Sequence[Run], rule: str) -> None:
-    """Print how empty each part alone may become before the model loses `FREE_ALONE`, at the thresholds recorded."""
-    found: dict[str, list[float]] = {}
-    of = []
-    for r in runs:
-        points = json.loads((r.path / "pruning.json").read_text())["points"]
-        mine = sorted((p for p in points if p["rule"] == rule and "alone" in p), key=lambda p: -p["kept"])
-        of += [str(r.spec["seed"])] * bool(mine)
-        for part in mine[0]["alone"] if mine else ():
-            rows = [p["alone"][part] for p in mine]
-            free = list(takewhile(lambda row: row["difference"]["hr@20"][0] > -FREE_ALONE, rows))
-            found.setdefault(part, []).append(free[-1]["kept"] / free[-1]["total"])
-    if found:
-        shares = ", ".join(f"{part} {min(s):.2f} to {max(s):.2f}" for part, s in found.items())
-        print(
-            f"{label}, by {SHORT[rule]}, seeds {', '.join(of)}: "
-            f"a part alone loses less than {FREE_ALONE:g} point down to {shares}"
-        )
+    """Print how empty each part alone may become before the model loses `FREE_ALONE`, at the thresholds recorded.
+
+    By size also what is kept and lost at the first of them from `LARGE` on, and lost without any of its weights.
+    """
+    curves = {r.spec["seed"]: points for r in runs if (points := _alone_points(r, rule))}
+    if not curves:
+        return
+    print(f"{label}, by {SHORT[rule]}, {said_seeds(curves)}, HR@20 of a part alone:")
+    for part in next(iter(curves.values()))[0]["alone"]:
+        rows = [[(p["threshold"], p["alone"][part]) for p in points] for points in curves.values()]
+        free = [list(takewhile(lambda row: _change(row[1]) > -FREE_ALONE, row))[-1][1] for row in rows]
+        said = [f"less than {FREE_ALONE:g} point lost down to {_span([f['kept'] / f['total'] for f in free], 2)}"]
+        if rule == "magnitude":
+            large = [next(found for found in row if found[0] >= LARGE or found[1]["kept"] == 0) for row in rows]
+            said += [
+                f"above {_span([at for at, _ in large], 2)} it keeps "
+                + _span([f["kept"] / f["total"] for _, f in large], 3),
+                f"and changes by {_span([_change(f) for _, f in large], 2)}",
+                f"without any weight by {_span([_change(row[-1][1]) for row in rows], 2)}",
+            ]
+        print(f"  {part}: {', '.join(said)}")
+
+
+def _alone_points(run: Run, rule: str) -> list[Any]:
+    """Points of a rule's curve at which each part was pruned by itself, the fullest first."""
+    points = json.loads((run.path / "pruning.json").read_text())["points"]
+    return sorted((p for p in points if p["rule"] == rule and "alone" in p), key=lambda p: -p["kept"])
+
+
+def _change(found: Any) -> float:
+    return found["difference"]["hr@20"][0]
+
+
+def _span(values: Sequence[float], digits: int) -> str:
+    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
 
 
 def _densities(axes: Axes, runs: Sequence[Run], rule: str) -> None:
@@ -192,10 +207,9 @@ def _each_alone(axes: Axes, runs: Sequence[Run], rule: str) -> None:
     """What HR@20 loses where one part alone is pruned, against the threshold: seeds thin, their mean thick."""
     curves: dict[str, list[tuple[Any, Any]]] = {}
     for r in runs:
-        points = json.loads((r.path / "pruning.json").read_text())["points"]
-        mine = sorted((p for p in points if p["rule"] == rule and "alone" in p), key=lambda p: p["threshold"])
+        mine = sorted(_alone_points(r, rule), key=lambda p: p["threshold"])
         for part in mine[0]["alone"] if mine else ():
-            lost = np.array([p["alone"][part]["difference"]["hr@20"][0] for p in mine])
+            lost = np.array([_change(p["alone"][part]) for p in mine])
             curves.setdefault(part, []).append((np.array([p["threshold"] for p in mine]), lost))
     for part, found in curves.items():
         color, _, _ = of_part(part)

@@ -6,6 +6,7 @@ weights above a threshold, with their sign, propagation's density approaches zer
 Command: ``make figures`` (or ``python figures/thresholds_as_printed.py``), from the records of::
 
     dissect suite analyses/suites/as_printed.toml --variant full --keep
+    dissect intervene RUN --alone magnitude     # of each, for the curves of single parts
 
 Expected under the claim: attention's curve above propagation's wherever the pruned model (lower panels) still
 recommends as well as the whole one. By sign half of all weights or more are dropped at any positive threshold, needed

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from dissect.controls.intervene import METRICS
 from dissect.errors import DissectError
 from dissect.experiment import record
 from dissect.experiment.pruning import sampled
 from dissect.experiment.splits import make_splits
 from dissect.experiment.use import data_of, finished, wrapped_model
 from dissect.models import SessionModel
-from dissect.report.statistics import gains, paired_bootstrap
+from dissect.report.statistics import differences, gains
 from dissect.training.evaluate import rank_examples
 from dissect.training.progress import counting
-
-METRICS = ("hr@20", "mrr@20")
 
 
 def alone_run(
@@ -72,28 +71,24 @@ def alone_run(
     sessions = np.asarray(splits.test_examples.session)[chosen]
     sizes = {row["part"]: row["total"] for row in instrument.density() if row["tensor"] is None and row["total"]}
 
-    def look(part: str | None, threshold: float | None = None) -> Any:
-        # By magnitude every weight is above -1.
-        how = ("magnitude", -1.0) if part is None else (rule, threshold)
-        with instrument.masked(*how, part):
-            return rank_examples(model, examples, ties=spec.ties, seen=splits.seen)
+    def rank() -> Any:
+        return rank_examples(model, examples, ties=spec.ties, seen=splits.seen)
 
-    whole = look(None)
+    whole = rank()
     seen: dict[tuple[str, int], Any] = dict.fromkeys(sizes.items(), whole)  # where a part keeps all, the model is whole
     with counting(f"pruning each part by {rule}", quiet) as progress:
         for done, (point, (part, size)) in enumerate((p, s) for p in points for s in sizes.items()):
             kept = point["parts"][part]
             if (part, kept) not in seen:
-                seen[part, kept] = look(part, point["threshold"])
+                with instrument.masked(rule, point["threshold"], part):
+                    seen[part, kept] = rank()
             found = seen[part, kept]
-            lost = np.column_stack([gains(found, m) - gains(whole, m) for m in METRICS])
-            drawn = paired_bootstrap(lost, sessions, resamples)
-            ends = zip(METRICS, drawn.estimate, drawn.low, drawn.high, strict=True)
+            apart = differences(found, whole, sessions, METRICS, resamples)
             point.setdefault("alone", {})[part] = {
                 "kept": kept,
                 "total": size,
                 **{m: round(float(gains(found, m).mean()), 4) for m in METRICS},
-                "difference": {m: [round(float(x), 4) for x in values] for m, *values in ends},
+                "difference": {m: [round(x, 4) for x in values] for m, values in apart.items()},
             }
             progress(done + 1, len(points) * len(sizes))
     record.write_atomically(folder / record.PRUNING, json.dumps(curve, indent=1) + "\n")

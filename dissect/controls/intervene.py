@@ -43,7 +43,7 @@ from dissect.experiment.spec import Spec
 from dissect.experiment.splits import make_splits
 from dissect.experiment.use import data_of, finished, load_model, wrapped_model
 from dissect.models import SessionModel
-from dissect.report.statistics import gains, paired_bootstrap
+from dissect.report.statistics import differences, gains
 from dissect.sparsity import swap_masks
 from dissect.training.evaluate import rank_examples
 
@@ -155,12 +155,8 @@ def intervene_run(
         row: Row = {"name": name, "against": against, "kept": kept, "total": total}
         row |= {metric: float(gains(found, metric).mean()) for metric in METRICS}
         if name != against:
-            lost = np.column_stack([gains(found, m) - gains(ranks[against], m) for m in METRICS])
-            drawn = paired_bootstrap(lost, sessions, resamples)
-            row["difference"] = {
-                metric: [float(drawn.estimate[i]), float(drawn.low[i]), float(drawn.high[i])]
-                for i, metric in enumerate(METRICS)
-            }
+            apart = differences(found, ranks[against], sessions, METRICS, resamples)
+            row["difference"] = {metric: list(ends) for metric, ends in apart.items()}
         rows.append(row)
         if not quiet:
             sys.stderr.write(f"{name}: HR@20 {row['hr@20']:.2f}, MRR@20 {row['mrr@20']:.2f}\n")

@@ -192,7 +192,7 @@ def _leave_out(instrument: Instrument, names: Collection[str]) -> None:
     keys = {id(p): key for key, p in instrument.model.named_parameters()}
     instrument.exclude(
         name
-        for modules in list(instrument.modules.values())
+        for modules in instrument.modules.values()
         for name, module in modules.items()
         if not any(keys[id(p)] in names for k, p in module.named_parameters(recurse=False) if "log_sigma2" in k)
     )

@@ -7,7 +7,7 @@ trained models. Which seed happened to be drawn: `t_test`, given the test set. N
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,6 +107,27 @@ def bootstrap_of_sums(
     # Ends at the (R + 1) p-th of R resamples (Davison & Hinkley, section 5.2.1): else few of them give short intervals.
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
     return Interval(estimate, low, high, drawn.std(0, ddof=1) if resamples > 1 else np.full_like(estimate, np.nan))
+
+
+def differences(
+    found: Any, base: Any, clusters: Any, metrics: Sequence[str], resamples: int = 2000
+) -> dict[str, tuple[float, float, float]]:
+    """What ranks gain over other ranks of the same examples, by metric: estimate, low and high end, in points.
+
+    Parameters
+    ----------
+    found, base : array, (N,)
+        Ranks.
+    clusters : array, (N,)
+        The session of each example.
+    metrics : sequence of str
+        As for `gains`.
+    resamples : int
+        Of the sessions; see `paired_bootstrap`.
+    """
+    gained = np.column_stack([gains(found, metric) - gains(base, metric) for metric in metrics])
+    drawn = paired_bootstrap(gained, clusters, resamples)
+    return {m: (float(drawn.estimate[i]), float(drawn.low[i]), float(drawn.high[i])) for i, m in enumerate(metrics)}
 
 
 def paired_bootstrap(

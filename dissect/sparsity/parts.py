@@ -142,10 +142,11 @@ def _match(
     for name in matched:
         names += [n for n in _wrappable(part, name, modules, raw) if n not in names]
     # A matrix beside the matched modules, of the module that holds them: left out it would falsify the density.
-    for name, parameter in parameters.items():
+    for name in () if pattern in modules else (n for n, p in parameters.items() if p.dim() > 1):
         owner = name.rpartition(".")[0]
-        if pattern not in modules and fnmatchcase(name, pattern) and parameter.dim() > 1 and owner not in matched:
-            names += [name] * (not isinstance(modules[owner], (*HANDLED, *FUSED)) and name not in names)
+        beside = owner not in matched and not isinstance(modules[owner], (*HANDLED, *FUSED))
+        if beside and fnmatchcase(name, pattern) and name not in names:
+            names.append(name)
     if not names:
         raise DissectError(
             f"part {part!r}: {pattern!r} matches {type(modules[matched[0]]).__name__}: nothing to wrap; "
