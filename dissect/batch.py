@@ -31,7 +31,7 @@ class SessionGraph:
     in_weight, out_weight : Tensor, (E,) float32
         ``1 / in-degree(target)`` and ``1 / out-degree(source)``.
     session : Tensor, (M,) int64, optional
-        Session of each node; None in a static batch.
+        Session of each node.
     order : Tensor, (T,) int64, optional
         Nodes of each session in the order that the edges follow, where that is not the clicks' own.
     """
@@ -101,8 +101,8 @@ class Batch:
         return self.offsets[1:] - 1
 
     def tail(self, window: int) -> Batch:
-        """The last `window` clicks of each session, or all where there are fewer."""
-        if int(self.lengths.max()) <= window:
+        """The last `window` clicks of each session, or all where there are fewer; a static batch was cut when made."""
+        if self.span is not None or int(self.lengths.max()) <= window:
             return self
         kept = self.lengths.clamp_max(window)
         offsets = torch.cat([kept.new_zeros(1), kept.cumsum(0)])
@@ -140,7 +140,7 @@ class Batch:
     def session_graph(self) -> SessionGraph:
         """The graph of each session; see :class:`SessionGraph`."""
         if self.span is not None:
-            return _static_graph(self.rows, self.items, self.span)
+            return _static_graph(self.rows, self.items, self.span, len(self) - 1)
         rows, items = self.rows, self.items
         span = int(items.max()) + 1
         # One sorted unique over (session, item) numbers the nodes of every session at once.
@@ -173,17 +173,18 @@ def shuffled_graph(batch: Batch, generator: torch.Generator) -> SessionGraph:
     return replace(graph, alias=batch.session_graph.alias, order=graph.alias)
 
 
-def _static_graph(rows: Tensor, items: Tensor, span: int) -> SessionGraph:
+def _static_graph(rows: Tensor, items: Tensor, span: int, padding: int) -> SessionGraph:
     """Session graphs with T nodes and T - 1 edges, whatever the sessions.
 
-    Nodes past the last distinct one are left over: no click and no edge refers to them. Repeated edges, and those
-    that would join two sessions, are there with weight 0.
+    Nodes past the last distinct one are left over: no click and no edge refers to them, and they count as nodes of the
+    session `padding`, the last. Repeated edges, and those that would join two sessions, are there with weight 0.
     """
     count = items.numel()
     keys, order = torch.sort(rows * span + items)
     place = torch.cat([keys.new_zeros(1), (keys.diff() != 0).long()]).cumsum(0)  # node of each sorted click
     alias = torch.empty_like(place).scatter_(0, order, place)
     nodes = torch.zeros_like(place).scatter_(0, place, keys % span)
+    session = torch.full_like(place, padding).scatter_(0, place, torch.div(keys, span, rounding_mode="floor"))
     joined = rows[1:] == rows[:-1]
     edges = torch.sort(torch.where(joined, alias[:-1] * count + alias[1:], count * count)).values
     first = torch.cat([edges.new_ones(1), (edges.diff() != 0).long()])[: edges.numel()]
@@ -192,7 +193,7 @@ def _static_graph(rows: Tensor, items: Tensor, span: int) -> SessionGraph:
     target = edges % count
     in_degree = weight.new_zeros(count).index_add_(0, target, weight).clamp_min_(1)
     out_degree = weight.new_zeros(count).index_add_(0, source, weight).clamp_min_(1)
-    return SessionGraph(nodes, alias, source, target, weight / in_degree[target], weight / out_degree[source])
+    return SessionGraph(nodes, alias, source, target, weight / in_degree[target], weight / out_degree[source], session)
 
 
 class PackedExamples:
@@ -224,7 +225,7 @@ class PackedExamples:
         positions = torch.arange(total, device=index.device).add_(shift)
         return Batch(self.clicks[positions], offsets, self.clicks[end])
 
-    def static_batch(self, index: Tensor, size: int) -> Batch:
+    def static_batch(self, index: Tensor, size: int, window: int = 0) -> Batch:
         """As `batch`, with exactly `size` clicks and B + 1 sessions, the last of which is padding.
 
         Every tensor has a shape known beforehand, and nothing waits for the device, so that a training step on it can
@@ -235,9 +236,12 @@ class PackedExamples:
         index : Tensor, (B,) int64
         size : int
             More than the clicks of the B examples together.
+        window : int
+            Where positive, only the last `window` clicks of an example count.
         """
         zero = index.new_zeros(1)
-        start, end = torch.cat([self.start[index], zero]), self.end[index]
+        start, end = self.start[index], self.end[index]
+        start = torch.cat([torch.maximum(start, end - window) if window else start, zero])
         offsets = torch.cat([zero, torch.cumsum(end - start[:-1], 0), zero + size])
         shift = torch.repeat_interleave(start - offsets[:-1], offsets.diff(), output_size=size)
         positions = torch.arange(size, device=index.device).add_(shift).clamp_max_(self.clicks.numel() - 1)

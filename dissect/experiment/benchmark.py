@@ -32,6 +32,7 @@ from dissect.training.bench import (
     ratio,
     step_work,
 )
+from dissect.training.kernels import profile_steps
 from dissect.training.memory import keep_large_allocations
 from dissect.training.optimizers import make_optimizer
 from dissect.training.plan import Plan
@@ -136,6 +137,10 @@ def bench_model(
     times = alternate(steps, rounds, WARM_UP, device, per_round)
     for i in range(WARM_UP + min(rounds, 20)):
         staged(i)
+    profiled = None
+    if device.type == "cuda":
+        _say("profiling a round of steps")
+        profiled = profile_steps(steps["step"], WARM_UP * per_round, per_round, device)
     _say("timing the loss over items alone, then evaluation")
     losses = loss_ms(device, spec.batch_size, spec.dim, data.items, cosine=spec.scorer != "dot", bf16=bf16)
     evaluated, eval_flops = evaluation_rate(net, splits.test)
@@ -154,6 +159,7 @@ def bench_model(
         "gflop": round(flops / 1e9, 3), "megabytes": round(moved / 1e6, 1),
         "matrix_gflops": round(gemm / 1e9, 1), "memory_gbps": round(copy / 1e9, 1),
         "limit_ms": round(limit, 3), "limit_ratio": round(limit / step_ms, 3),
+        "profile": profiled,
         "loss_ms": losses,
         "evaluation": {
             "examples_per_second": round(evaluated, 1), "share_of_matrix_rate": round(eval_flops / gemm, 3)
@@ -190,6 +196,8 @@ def _print(out: dict[str, Any]) -> None:
         f"limit: {out['gflop']:.2f} GFLOP at {out['matrix_gflops']:.0f} GFLOP/s + {out['megabytes']:.0f} MB at "
         f"{out['memory_gbps']:.1f} GB/s = {out['limit_ms']:.2f} ms; reached {100 * out['limit_ratio']:.0f}% of it"
     )
+    if out["profile"]:
+        _print_profile(out["profile"])
     print("loss over items alone: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in out["loss_ms"].items()))
     evaluation = out["evaluation"]
     print(
@@ -200,6 +208,15 @@ def _print(out: dict[str, Any]) -> None:
         _print_ratio("wrapped / dense step", out["wrapped_over_dense"], f"dense {out['dense_ms']:.2f} ms")
     for peer in out["peers"]:
         _print_ratio(f"{peer['peer']} / this step", peer, f"peer {peer['ms']:.2f} ms")
+
+
+def _print_profile(found: dict[str, Any]) -> None:
+    span = found["span_ms"]
+    kinds = ", ".join(f"{kind} {100 * ms / span:.0f}%" for kind, ms in found["kinds"].items())
+    print(
+        f"profile: {found['kernels']:.0f} kernels a step, some running {100 * found['busy_ms'] / span:.0f}% of the "
+        f"{span:.2f} ms from the first to the last ({kinds})"
+    )
 
 
 def _print_ratio(text: str, found: dict[str, Any], note: str) -> None:

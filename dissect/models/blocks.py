@@ -35,13 +35,13 @@ class SelfAttentionBlock(nn.Module):
         self.outer = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def weights(self, h: Tensor, pairs: Pairs) -> Tensor:
+    def weights(self, h: Tensor, pairs: Pairs, gathering: Tensor | None = None) -> Tensor:
         """Attention of each pair, (P, 1)."""
-        query = self.query(h).index_select(0, pairs.query)
+        query = self.query(h if gathering is None else h.index_select(0, gathering)).index_select(0, pairs.query)
         logits = (query * self.key(h).index_select(0, pairs.key)).sum(1, keepdim=True)
         return pairs.softmax(logits / math.sqrt(h.shape[1]))
 
-    def forward(self, h: Tensor, pairs: Pairs) -> Tensor:
-        """(T, d) -> (T, d)."""
-        attended = pairs.gather(self.weights(h, pairs), self.value(h))
+    def forward(self, h: Tensor, pairs: Pairs, gathering: Tensor | None = None) -> Tensor:
+        """(T, d) -> (T, d), or (Q, d) for the rows `gathering`, (Q,), alone, which the pairs then number."""
+        attended = pairs.gather(self.weights(h, pairs, gathering), self.value(h))
         return self.dropout(self.outer(F.relu(self.inner(attended)))) + attended

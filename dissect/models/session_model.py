@@ -141,7 +141,7 @@ class SessionModel(nn.Module):
     @property
     def static(self) -> bool:
         """Whether the shapes of a step follow from the numbers of sessions and clicks alone."""
-        return self.encoder.static and self.readout.static and not self.window
+        return self.encoder.static and self.readout.static
 
     @property
     def distributed(self) -> bool:

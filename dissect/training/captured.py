@@ -47,6 +47,7 @@ class CapturedSteps:
     def __init__(self, loop: Loop, capture: bool = True) -> None:
         self.loop, self.capture = loop, capture
         device, batch = loop.device, loop.plan.batch_size
+        self.window: int = getattr(loop.model, "window", 0)
         self.index = torch.zeros(batch, dtype=torch.int64, device=device)
         self.kl_weight = torch.zeros((), device=device)
         self.nll = torch.zeros((), device=device)
@@ -62,6 +63,8 @@ class CapturedSteps:
     def begin(self, order: Tensor) -> None:
         """Take up an epoch's order, (examples,) int64 on the CPU: how many clicks each batch has."""
         lengths = self.loop.examples.host_lengths[order]
+        if self.window:
+            lengths = lengths.clamp_max(self.window)
         self.clicks = [int(part.sum()) for part in lengths.split(self.loop.plan.batch_size)]
 
     def step(self, i: int, index: Tensor) -> None:
@@ -97,7 +100,7 @@ class CapturedSteps:
     def body(self, index: Tensor, size: int) -> None:
         """What is captured: batch, forward, loss, backward and optimizer, without a look at any value."""
         loop = self.loop
-        nll, total = loop.objective(loop.examples.static_batch(index, size))
+        nll, total = loop.objective(loop.examples.static_batch(index, size, self.window))
         if loop.penalty is not None:
             total = total + loop.penalty.weighted(self.kl_weight)
         total.backward()

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from dissect.training.precision import differentiable_matmul, matmul, native_bf16
+from dissect.training.whole import whole_item_cross_entropy
 
 #: Scores of a tile on a CPU (1.2 MB), which stay in its cache: 3,072 items for a batch of 100, 600 for one of 512.
 TILE = 3072 * 100
@@ -225,8 +226,10 @@ def item_cross_entropy(
     Notes
     -----
     Memory: one (B, items) block of exponentials, kept for the backward pass while it has at most `KEEP`
-    elements; above that, one tile of it.
+    elements; above that, one tile of it. On an accelerator such a block is one tile (`whole_item_cross_entropy`).
     """
+    if query.device.type != "cpu" and query.shape[0] * table.shape[0] <= KEEP:
+        return whole_item_cross_entropy(query, table, targets, cosine, bf16)
     return _ItemCrossEntropy.apply(query, table, targets, _Options(cosine, bf16))  # type: ignore[no-any-return]
 
 

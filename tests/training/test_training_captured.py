@@ -8,6 +8,7 @@ import torch
 from dissect.batch import PackedExamples
 from dissect.errors import DissectError
 from dissect.models import build
+from dissect.models.encoders import hypergraph
 from dissect.sparsity import wrap
 from dissect.training.captured import CapturedSteps, padded_size
 from dissect.training.plan import Plan
@@ -15,7 +16,7 @@ from dissect.training.train import Loop
 
 ITEMS = 40
 MODELS = ["srgnn", "meanpool", "last-item", "meanlast", "attenmixer", "attenmixer-ours", "attenmixer-official",
-          "srgnn+attenmixer"]  # fmt: skip
+          "srgnn+attenmixer", "niser", "sgnnhn", "gcsan", "dhcn", "nextitnet"]  # fmt: skip
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -32,6 +33,10 @@ def loop_of(
 ) -> Loop:
     torch.manual_seed(1)
     net = build(model, ITEMS, 8, longest=8).to(device)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    net.prepare(examples())
     data, plan = examples(device), Plan(50, 8, steps, lr_step=1)
     probe = wrap(net, net.parts(), examples=50, steps=steps, warmup=(0.2, 0.6), noise="weight") if sparse else None
     groups = probe.param_groups(1e-2) if probe else [{"name": "rest", "params": list(net.parameters())}]
@@ -54,9 +59,13 @@ def test_a_size_holds_its_clicks_and_a_click_of_padding() -> None:
 def test_a_padded_batch_gives_the_same_queries_and_gradients(model: str) -> None:
     data, index = examples(), torch.tensor([3, 7, 7, 0, 21])
     torch.manual_seed(1)
-    net = build(model, ITEMS, 8, longest=8).double().eval()
+    net = build(model, ITEMS, 8, longest=8)
+    net.prepare(data)
+    net = net.double().eval()
+    net.window = min(net.window, 3)  # shorter than most sessions
     found = []
-    for batch in (data.batch(index), data.static_batch(index, 64), data.static_batch(index, 200)):
+    static = (data.static_batch(index, size, net.window) for size in (64, 200))
+    for batch in (data.batch(index), *static):
         net.zero_grad()
         query = net(batch).query[: len(index)]
         assert batch.targets is not None
@@ -74,7 +83,29 @@ def test_shapes_depend_on_the_size_alone() -> None:
     graphs = [data.static_batch(torch.tensor(i), 64).session_graph for i in ([1, 2, 3], [30, 31, 32])]
     shapes = [[t.shape for t in vars(graph).values() if t is not None] for graph in graphs]
     assert shapes[0] == shapes[1]
-    assert len(shapes[0]) == 6
+    assert len(shapes[0]) == 7
+
+
+def test_nodes_that_are_left_over_belong_to_the_padding() -> None:
+    data, index = examples(), torch.tensor([3, 7, 7, 0, 21])
+    ragged, padded = data.batch(index).session_graph, data.static_batch(index, 64).session_graph
+    assert ragged.session is not None
+    assert padded.session is not None
+    count = ragged.nodes.numel()
+    assert padded.session[:count].tolist() == ragged.session.tolist()
+    assert padded.nodes[:count].tolist() == ragged.nodes.tolist()
+    assert set(padded.session[count:].tolist()) == {len(index)}
+
+
+def test_the_second_view_of_a_padded_batch_leaves_the_padding_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hypergraph, "_shuffle", lambda count, device: torch.arange(count).flip(0))
+    data, index = examples(), torch.tensor([3, 7, 7, 0, 21])
+    net = build("dhcn", ITEMS, 8)
+    net.prepare(data)
+    net = net.double()
+    ragged, padded = (net(batch).aux_loss for batch in (data.batch(index), data.static_batch(index, 64)))
+    assert ragged is not None
+    torch.testing.assert_close(padded, ragged)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -102,18 +133,33 @@ def test_a_loss_that_is_not_finite_is_found_before_the_epoch_is_judged() -> None
 @gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("sparse", [False, True])
-def test_captured_steps_train_as_the_cpu_does(sparse: bool) -> None:
-    here, there = loop_of(), loop_of("cuda", sparse=sparse)
+@pytest.mark.parametrize("model", MODELS)
+def test_captured_steps_train_as_the_cpu_does(monkeypatch: pytest.MonkeyPatch, model: str, sparse: bool) -> None:
+    monkeypatch.setattr(hypergraph, "_shuffle", lambda count, device: torch.arange(count, device=device).flip(0))
+    here, there = loop_of(model=model), loop_of("cuda", model=model, sparse=sparse)
     here.captured = CapturedSteps(here, capture=False)
     assert there.captured is not None
+    captures = Captures()
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", captures)
     there.run()
     assert there.captured.capture, "the device refused the capture"
-    assert there.captured.graphs
+    assert captures.count
     assert torch.isfinite(there.nll)
     if not sparse:
         here.run()
         for name, value in weights(here).items():
-            torch.testing.assert_close(weights(there)[name], value, rtol=1e-2, atol=1e-4, msg=name)
+            torch.testing.assert_close(weights(there)[name], value, rtol=2e-2, atol=1e-3, msg=name)
+
+
+class Captures:
+    """Counts the graphs that are made."""
+
+    def __init__(self) -> None:
+        self.count, self.make = 0, torch.cuda.CUDAGraph
+
+    def __call__(self) -> torch.cuda.CUDAGraph:
+        self.count += 1
+        return self.make()
 
 
 @gpu

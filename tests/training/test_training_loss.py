@@ -8,6 +8,7 @@ import torch
 from dissect.training import loss as module
 from dissect.training import precision
 from dissect.training.loss import item_cross_entropy, plain_item_cross_entropy
+from dissect.training.whole import whole_item_cross_entropy
 
 
 def tensors(items: int, batch: int = 7, dim: int = 5, scale: float = 1.0, dtype: torch.dtype = torch.float64):
@@ -134,3 +135,46 @@ def test_bf16_is_close_where_a_model_is_sure(
     pairs = zip(*(torch.autograd.grad(loss, (query, table)) for loss in (exact, rounded)), strict=True)
     for a, b in pairs:
         assert float((a - b).norm()) < max(0.05 * float(a.norm()), 1e-6)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_one_block_equals_the_plain_path(cosine: bool) -> None:
+    query, table, targets = tensors(33)
+    grads = []
+    for form in (whole_item_cross_entropy, plain_item_cross_entropy):
+        value = form(query, table, targets, cosine, False)
+        grads.append((value.detach(), *torch.autograd.grad(3 * value, (query, table))))
+    for whole, plain in zip(*grads, strict=True):
+        torch.testing.assert_close(whole, plain, rtol=0, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda q, t: whole_item_cross_entropy(q, t, targets, cosine, False), (query, table))
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_one_block_with_rounded_factors_is_close(cosine: bool) -> None:
+    query, table, targets = tensors(400, batch=20, dim=16, dtype=torch.float32)
+    table.data[targets] += 2 * query.data  # a model that is sure: targets' probabilities near 1
+    grads = []
+    for bf16 in (True, False):
+        value = whole_item_cross_entropy(query, table, targets, cosine, bf16)
+        grads.append((value.detach(), *torch.autograd.grad(value, (query, table))))
+    for rounded, whole in zip(*grads, strict=True):
+        assert rounded.dtype == torch.float32
+        torch.testing.assert_close(rounded, whole, rtol=0.03, atol=0.01 * float(whole.abs().max()))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("keep", [1 << 27, 0])
+def test_every_form_agrees_on_the_device(monkeypatch: pytest.MonkeyPatch, cosine: bool, bf16: bool, keep: int) -> None:
+    monkeypatch.setattr(module, "KEEP", keep)
+    query, table, targets = tensors(5000, batch=100, dim=64, dtype=torch.float32)
+    found = []
+    for form, device in ((item_cross_entropy, "cuda"), (plain_item_cross_entropy, "cpu")):
+        q, t = (x.detach().to(device).requires_grad_() for x in (query, table))
+        value = form(q, t, targets.to(device), cosine, bf16 and device == "cuda")
+        found.append([x.cpu() for x in (value.detach(), *torch.autograd.grad(value, (q, t)))])
+    for there, here in zip(*found, strict=True):
+        error = 2e-2 if bf16 else 1e-4
+        torch.testing.assert_close(there, here, rtol=error, atol=error * float(here.abs().max()))

@@ -87,8 +87,6 @@ class DilatedEncoder(Encoder):
     here.
     """
 
-    static = False
-
     def __init__(self, dim: int, blocks: int = 6, kernel: int = 3) -> None:
         super().__init__()
         if blocks < 1 or kernel < 2:

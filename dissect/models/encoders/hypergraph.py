@@ -80,6 +80,13 @@ def hypergraph(examples: Examples, items: int) -> tuple[Tensor, Tensor, Tensor, 
     return first, column, value, torch.from_numpy(np.maximum(degree, 1).astype(np.float32))
 
 
+def _shuffle(count: int, device: torch.device) -> Tensor:
+    """A random order, (count,); on an accelerator one that can be drawn without a look at it."""
+    if device.type == "cpu":
+        return torch.randperm(count)
+    return torch.rand(count, device=device).argsort()
+
+
 class HypergraphEncoder(Encoder):
     """The mean of the item table and of its `layers` convolutions; nothing in it is learnt (Eq. 3-4).
 
@@ -104,7 +111,6 @@ class HypergraphEncoder(Encoder):
     positions, and drops entries of Nowplaying's matrix below 0.05.
     """
 
-    static = False
     distributed = False  # the second view meets the whole batch
     counted = ("first", "column", "value", "degree")
     first: Tensor  # of the matrix in compressed rows
@@ -172,8 +178,9 @@ class HypergraphEncoder(Encoder):
         if encoded.second is None:
             return None
         view = self._line_graph(encoded.batch, encoded.second)
-        shuffled = query[torch.randperm(len(query), device=query.device)]
-        shuffled = shuffled[:, torch.randperm(query.shape[1], device=query.device)]
+        if encoded.batch.span is not None:  # the last session is padding
+            query, view = query[:-1], view[:-1]
+        shuffled = query[_shuffle(len(query), query.device)][:, _shuffle(query.shape[1], query.device)]
         agree, differ = (query * view).sum(1), (shuffled * view).sum(1)
         return -self.beta * (F.logsigmoid(agree) + F.logsigmoid(-differ)).sum()
 
@@ -181,9 +188,18 @@ class HypergraphEncoder(Encoder):
         """Mean over the layers of sessions convolved by the share of items that two of them have in common (Eq. 9)."""
         graph = batch.session_graph
         assert graph.session is not None
-        items, column = torch.unique(graph.nodes, return_inverse=True)
-        member = sessions.new_zeros(len(batch), items.numel())
+        if batch.span is None:
+            items, column = torch.unique(graph.nodes, return_inverse=True)
+            count = items.numel()
+        else:  # numbered without a look at how many there are
+            items, order = torch.sort(graph.nodes)
+            place = torch.cat([items.new_zeros(1), (items.diff() != 0).long()]).cumsum(0)
+            column, count = torch.empty_like(place).scatter_(0, order, place), items.numel() + 1
+        member = sessions.new_zeros(len(batch), count)
         member[graph.session, column] = 1
+        if batch.span is not None:  # padding has an item that no session has
+            member[-1] = 0
+            member[-1, -1] = 1
         shared, size = member @ member.t(), member.sum(1)
         overlap = shared / (size[:, None] + size - shared)
         step = overlap / overlap.sum(1, keepdim=True)

@@ -37,7 +37,6 @@ class StarGraphEncoder(GatedGraphEncoder):
         "propagation": ("edge_in", "edge_out"),
         "combination": ("cell.input", "cell.hidden", "highway"),
     }
-    static = False
 
     def __init__(self, dim: int, steps: int = 6, highway: bool = True) -> None:
         super().__init__(dim, steps)
@@ -50,7 +49,8 @@ class StarGraphEncoder(GatedGraphEncoder):
         graph = batch.session_graph
         assert graph.session is not None
         first, table = self.embed(batch, table)  # (M, d)
-        session, lengths = graph.session, torch.bincount(graph.session, minlength=len(batch))
+        session = graph.session
+        lengths = segment_sum(torch.ones_like(session), session, len(batch))  # `bincount` would wait for an accelerator
         h = first
         star = segment_sum(h, session, len(batch)) / lengths[:, None]
         for _ in range(self.steps):

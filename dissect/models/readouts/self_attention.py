@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from dissect.batch import Batch
 from dissect.models.blocks import SelfAttentionBlock
-from dissect.models.pairs import all_pairs
+from dissect.models.pairs import Pairs, all_pairs
 from dissect.models.seams import Encoded, Readout
 
 
@@ -24,8 +26,6 @@ class SelfAttentionReadout(Readout):
     dropout : float, default 0.2
     """
 
-    static = False
-
     def __init__(
         self, dim: int, out: int | None = None, blocks: int = 1, weight: float = 0.6, dropout: float = 0.2
     ) -> None:
@@ -33,6 +33,7 @@ class SelfAttentionReadout(Readout):
         if blocks < 1 or not 0 <= weight <= 1:
             raise ValueError(f"blocks is {blocks}, weight {weight}; they must be >= 1 and in [0, 1]")
         self.width, self.weight = dim, weight
+        self.static = blocks == 1  # all pairs of a batch are as many as its sessions' lengths make them
         self.blocks = nn.ModuleList(SelfAttentionBlock(dim, dropout) for _ in range(blocks))
         self.PARTS = {
             "attention": tuple(f"blocks.{i}.{name}" for i in range(blocks) for name in SelfAttentionBlock.ATTENTION),
@@ -41,21 +42,26 @@ class SelfAttentionReadout(Readout):
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return (B, width of the states)."""
-        batch, h = encoded.batch, encoded.clicks
-        pairs = all_pairs(batch.lengths)
-        attended = h
-        for block in self.blocks:
-            attended = block(attended, pairs)
-        read = self.weight * attended + (1 - self.weight) * h
-        return read.index_select(0, batch.last)
+        batch = encoded.batch
+        attended = self.blocks[-1](self._before_last(encoded), _of_last(batch), batch.last)
+        return self.weight * attended + (1 - self.weight) * encoded.clicks.index_select(0, batch.last)
 
     def attention(self, encoded: Encoded) -> Tensor:
         """What the last click gives to each click in the last block, (T, 1)."""
-        batch, h = encoded.batch, encoded.clicks
-        pairs = all_pairs(batch.lengths)
-        for block in self.blocks[:-1]:
-            h = block(h, pairs)
-        of_last = pairs.query == batch.last.index_select(0, batch.rows).index_select(0, pairs.query)
-        last = self.blocks[-1]
+        last, batch = self.blocks[-1], encoded.batch
         assert isinstance(last, SelfAttentionBlock)
-        return last.weights(h, pairs)[of_last]
+        return last.weights(self._before_last(encoded), _of_last(batch), batch.last)
+
+    def _before_last(self, encoded: Encoded) -> Tensor:
+        """What the last block reads, (T, d)."""
+        h = encoded.clicks
+        if len(self.blocks) > 1:
+            pairs = all_pairs(encoded.batch.lengths)
+            for block in self.blocks[:-1]:
+                h = block(h, pairs)
+        return h
+
+
+def _of_last(batch: Batch) -> Pairs:
+    """Each session's last click with all of its clicks: of the last block no other click's state is read."""
+    return Pairs(batch.rows, torch.arange(batch.items.numel(), device=batch.items.device), batch.lengths)

@@ -1,0 +1,69 @@
+"""Cross-entropy over all items from one block of scores: the form for an accelerator.
+
+There a kernel costs microseconds whatever it does, and softmax over a row of scores is one kernel. So nothing is gained
+by tiles, and a step has a third fewer kernels without them; memory for one block is what it takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dissect.training.precision import matmul
+
+
+class _WholeItemCrossEntropy(torch.autograd.Function):
+    """Targets are left out of the blocks and counted in fp32: where a model is sure, their probability is near 1, and a
+    rounded one would leave more error than gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, table: Tensor, targets: Tensor, cosine: bool, bf16: bool) -> Tensor:
+        # Rounded once, for the products of both passes.
+        factor = table.bfloat16() if bf16 and table.device.type != "cpu" else table
+        scores = matmul(query, factor.t(), bf16)  # (B, items)
+        rows, scale = table.index_select(0, targets), None
+        if cosine:
+            scale = torch.linalg.vector_norm(table, dim=1).clamp_min_(1e-12).reciprocal_()  # 1 / |e|
+            scores.mul_(scale)
+            rows = rows * scale[targets, None]
+        scores.scatter_(1, targets[:, None], (query * rows).sum(1, keepdim=True))
+        log_p = torch.log_softmax(scores, 1)
+        own = log_p.gather(1, targets[:, None])
+        ctx.save_for_backward(query, table, targets)
+        ctx.rest = log_p, own, rows, factor, scale, bf16
+        return own.mean().neg()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        query, table, targets = ctx.saved_tensors
+        log_p, own, rows, factor, scale, bf16 = ctx.rest
+        share = grads[0] / query.shape[0]
+        p = torch.exp(log_p, out=torch.empty_like(log_p, dtype=factor.dtype))
+        p.scatter_(1, targets[:, None], 0)
+        if scale is not None:
+            p.mul_(scale)
+        weighed, own = query * share, torch.expm1(own) * share  # (p - 1) of the targets
+        grad_query = grad_table = None
+        if ctx.needs_input_grad[0]:
+            grad_query = matmul(p, factor, bf16).mul_(share).addcmul_(own, rows)
+        if ctx.needs_input_grad[1]:
+            grad_table = matmul(p.t(), weighed, bf16, out=torch.empty_like(table))
+            pull = query * own
+            grad_table.index_add_(0, targets, pull if scale is None else pull * scale[targets, None])
+            if scale is not None:  # the radial component goes
+                radial = (table * grad_table).sum(1).mul_(scale.square())
+                grad_table.addcmul_(table, radial[:, None], value=-1)
+            grad_table.fresh = True  # type: ignore[attr-defined]  # a lookup in the same table may add its rows in place
+        return grad_query, grad_table, None, None, None
+
+
+def whole_item_cross_entropy(
+    query: Tensor, table: Tensor, targets: Tensor, cosine: bool = False, bf16: bool = False
+) -> Tensor:
+    """What `item_cross_entropy` gives, from one block of scores, (B, items)."""
+    return _WholeItemCrossEntropy.apply(query, table, targets, cosine, bf16)  # type: ignore[no-any-return]
