@@ -14,6 +14,9 @@ from torch.autograd.function import once_differentiable
 
 from dissect.training.precision import matmul
 
+#: Length of a row of scores, in numbers, is a multiple of this.
+WHOLE = 16
+
 
 class _WholeItemCrossEntropy(torch.autograd.Function):
     """Targets are left out of the blocks and counted in fp32: where a model is sure, their probability is near 1, and a
@@ -24,14 +27,18 @@ class _WholeItemCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, table: Tensor, targets: Tensor, cosine: bool, bf16: bool) -> Tensor:
         # Rounded once, for the products of both passes.
         factor = table.bfloat16() if bf16 and table.device.type != "cpu" else table
-        scores = matmul(query, factor.t(), bf16)  # (B, items)
+        # Rows of scores begin at multiples of 32 bytes, as products like it; what fills them up has no probability.
+        batch, items = query.shape[0], table.shape[0]
+        block = query.new_empty(batch, -(-items // WHOLE) * WHOLE)
+        block[:, items:].fill_(-torch.inf)
+        scores = matmul(query, factor.t(), bf16, out=block[:, :items])
         rows, scale = table.index_select(0, targets), None
         if cosine:
             scale = torch.linalg.vector_norm(table, dim=1).clamp_min_(1e-12).reciprocal_()  # 1 / |e|
             scores.mul_(scale)
             rows = rows * scale[targets, None]
         scores.scatter_(1, targets[:, None], (query * rows).sum(1, keepdim=True))
-        log_p = torch.log_softmax(scores, 1)
+        log_p = torch.log_softmax(block, 1)
         own = log_p.gather(1, targets[:, None])
         ctx.save_for_backward(query, table, targets)
         ctx.rest = log_p, own, rows, factor, scale, bf16
@@ -44,7 +51,7 @@ class _WholeItemCrossEntropy(torch.autograd.Function):
         log_p, own, rows, factor, scale, bf16 = ctx.rest
         share = grads[0] / query.shape[0]
         p = torch.exp(log_p, out=torch.empty_like(log_p, dtype=factor.dtype))
-        p.scatter_(1, targets[:, None], 0)
+        p = p.scatter_(1, targets[:, None], 0)[:, : table.shape[0]]
         if scale is not None:
             p.mul_(scale)
         weighed, own = query * share, torch.expm1(own) * share  # (p - 1) of the targets

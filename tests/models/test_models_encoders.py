@@ -17,7 +17,7 @@ from dissect.models.blocks import SelfAttentionBlock
 from dissect.models.encoders import GatedGraphEncoder, HypergraphEncoder, StarGraphEncoder
 from dissect.models.encoders.adaptive import entmax, exponent
 from dissect.models.encoders.dilated import CausalConvolution
-from dissect.models.encoders.hypergraph import hypergraph
+from dissect.models.encoders.hypergraph import CompressedRows, hypergraph
 from dissect.models.norm import BatchNorm
 from dissect.models.pairs import all_pairs, arrivals, earlier_pairs, places, places_from_last, shortcut_pairs
 from dissect.models.recurrence import GRUCell, run_cell
@@ -329,6 +329,20 @@ def test_static_models_read_a_static_batch_as_any_other() -> None:
             if model.static:
                 fixed = model(examples.static_batch(index, 30)).query[:3]
                 torch.testing.assert_close(fixed, model(examples.batch(index)).query, msg=f"{encoder}, {readout}")
+
+
+def test_rows_in_pieces_are_the_same_matrix() -> None:
+    torch.manual_seed(0)
+    dense = torch.rand(9, 7) * (torch.rand(9, 7) < 0.6)
+    dense[2] = 0  # an empty row
+    sparse = dense.to_sparse_csr()
+    rows = CompressedRows(sparse.crow_indices(), sparse.col_indices(), sparse.values())
+    x = torch.randn(7, 3)
+    for size in (1, 2, 3, 64):
+        cut = rows.cut(size)
+        assert int(cut.first.diff().max()) <= size
+        torch.testing.assert_close(cut @ x, dense @ x)
+    torch.testing.assert_close(rows @ x, dense @ x)
 
 
 def test_what_a_small_start_is() -> None:

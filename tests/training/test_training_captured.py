@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -36,6 +38,7 @@ def loop_of(
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+    net.scorer = replace(net.scorer, dropout=0.0)
     net.prepare(examples())
     data, plan = examples(device), Plan(50, 8, steps, lr_step=1)
     probe = wrap(net, net.parts(), examples=50, steps=steps, warmup=(0.2, 0.6), noise="weight") if sparse else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,33 @@ from dissect.models.gather import look_up
 from dissect.models.seams import Encoded, Encoder, Examples
 from mixer.segments import segment_sum
 
+#: Entries of a row that one thread of an accelerator sums: the rows of popular items have thousands.
+PIECE = 64
+
+
+class CompressedRows(NamedTuple):
+    """A sparse matrix in compressed rows; where `pieces` is given, in pieces of rows, row i from ``pieces[i]`` on."""
+
+    first: Tensor
+    column: Tensor
+    value: Tensor
+    pieces: Tensor | None = None
+
+    def cut(self, size: int = PIECE) -> CompressedRows:
+        """The same matrix with its rows in pieces of at most `size` entries."""
+        count = torch.div(self.first.diff() + size - 1, size, rounding_mode="floor")
+        pieces = torch.cat([self.first[:1], count.cumsum(0)])
+        row = torch.repeat_interleave(count)
+        begin = self.first[row] + size * (torch.arange(row.numel(), device=row.device) - pieces[row])
+        return CompressedRows(torch.cat([begin, self.first[-1:]]), self.column, self.value, pieces)
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """The product with a dense matrix, without gradients."""
+        out = _sums(self.column, x, self.first, self.value)
+        if self.pieces is None:
+            return out
+        return _sums(torch.arange(len(out), device=out.device), out, self.pieces)
+
 
 class _Convolve(torch.autograd.Function):
     """``A @ x`` for A = D^-1 S with a symmetric S, whose transpose is ``D A D^-1``: one matrix serves both ways.
@@ -26,19 +53,18 @@ class _Convolve(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, matrix: tuple[Tensor, Tensor, Tensor], degree: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: Any, matrix: CompressedRows, degree: Tensor, x: Tensor) -> Tensor:
         ctx.matrix, ctx.degree = matrix, degree
-        return _product(matrix, x)
+        return matrix @ x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:  # pyright: ignore
         degree = ctx.degree[:, None]
-        return None, None, _product(ctx.matrix, grads[0] / degree).mul_(degree)
+        return None, None, (ctx.matrix @ (grads[0] / degree)).mul_(degree)
 
 
-def _product(matrix: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
-    first, column, value = matrix
+def _sums(column: Tensor, x: Tensor, first: Tensor, value: Tensor | None = None) -> Tensor:
     return F.embedding_bag(column, x, first, mode="sum", per_sample_weights=value, include_last_offset=True)
 
 
@@ -124,6 +150,7 @@ class HypergraphEncoder(Encoder):
             raise ValueError(f"layers is {layers}, beta {beta}; both must be finite and >= 0")
         self.dim, self.layers, self.beta = dim, layers, beta
         self._kept: tuple[Tensor, int, Tensor] | None = None  # a table, its version, what it becomes
+        self._matrix: CompressedRows | None = None
         for name, kind in (("first", torch.int64), ("column", torch.int64), ("value", None), ("degree", None)):
             self.register_buffer(name, torch.zeros(0, dtype=kind))
 
@@ -131,13 +158,13 @@ class HypergraphEncoder(Encoder):
         """Build the hypergraph of the training examples."""
         for name, part in zip(self.counted, hypergraph(examples, items), strict=True):
             setattr(self, name, part.to(self.first.device))
-        self._kept = None
+        self._kept = self._matrix = None
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         for name in self.counted:  # their size is the data's
             if (held := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, torch.empty_like(held, device=getattr(self, name).device))
-        self._kept = None
+        self._kept = self._matrix = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def convolve(self, table: Tensor) -> Tensor:
@@ -158,7 +185,10 @@ class HypergraphEncoder(Encoder):
         return super().train(mode)
 
     def _convolve(self, table: Tensor) -> Tensor:
-        matrix = self.first, self.column, self.value
+        if self._matrix is None or self._matrix.value is not self.value:  # moved, or of another type
+            matrix = CompressedRows(self.first, self.column, self.value)
+            self._matrix = matrix if table.device.type == "cpu" else matrix.cut()
+        matrix = self._matrix
         total = layer = table
         for _ in range(self.layers):
             layer = _Convolve.apply(matrix, self.degree, layer)
@@ -196,10 +226,10 @@ class HypergraphEncoder(Encoder):
             place = torch.cat([items.new_zeros(1), (items.diff() != 0).long()]).cumsum(0)
             column, count = torch.empty_like(place).scatter_(0, order, place), items.numel() + 1
         member = sessions.new_zeros(len(batch), count)
-        member[graph.session, column] = 1
+        member.view(-1).index_fill_(0, graph.session * count + column, 1)
         if batch.span is not None:  # padding has an item that no session has
-            member[-1] = 0
-            member[-1, -1] = 1
+            member[-1].zero_()
+            member[-1, -1].fill_(1)
         shared, size = member @ member.t(), member.sum(1)
         overlap = shared / (size[:, None] + size - shared)
         step = overlap / overlap.sum(1, keepdim=True)
