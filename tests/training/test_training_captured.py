@@ -38,6 +38,8 @@ def loop_of(
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0  # type: ignore[assignment]
     net.scorer = replace(net.scorer, dropout=0.0)
     net.prepare(examples())
     data, plan = examples(device), Plan(50, 8, steps, lr_step=1)
