@@ -46,3 +46,14 @@ def test_every_suite_that_is_named_has_the_variant_and_the_seed(file: str, optio
     given = dict(zip(words[::2], words[1::2], strict=True))
     suite = load_suite(ROOT / file, given.get("--variant", "small"))
     assert int(given.get("--seed", suite.entries[0].spec.seed)) in {entry.spec.seed for entry in suite.entries}
+
+
+def test_the_example_of_a_suite_file_is_one(tmp_path: Path):
+    example = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "suites.md").read_text(), re.S)
+    assert example
+    file = tmp_path / "example.toml"
+    file.write_text(example[1])
+    labels = ["SR-GNN", "without encoder, lr 0.001", "without encoder, lr 0.002"]
+    assert load_suite(file).labels == labels
+    assert len(load_suite(file).entries) == 9
+    assert len(load_suite(file, "full").entries) == 3

@@ -17,6 +17,7 @@ from dissect.data.inter import click_lines, example_lines
 from dissect.data.layouts import (
     EXPECTED,
     ITEMS,
+    NAMES,
     TEXT_TIMES,
     Layout,
     Times,
@@ -71,7 +72,7 @@ def convert(source: str, to: str, out: Path | str, data_dir: Path | str | None =
     if to not in FORMATS:
         raise DissectError(f"unknown format {to!r}; choose one of: {', '.join(FORMATS)}")
     out = Path(out)
-    dataset, times = _read(source, data_dir)
+    (dataset, times), names = _read(source, data_dir)
     if dataset.last_only:
         raise DissectError(f"{dataset.name}: only the last click of a session is to be predicted; no format says so")
     whole = whole_sessions(dataset.test)
@@ -96,12 +97,18 @@ def convert(source: str, to: str, out: Path | str, data_dir: Path | str | None =
                 # SR-GNN's own folders have none.
                 if to != "srgnn" or dataset.items != int(dataset.train.clicks.max()) + 1:
                     (partial / ITEMS).write_text(f"{dataset.items}\n")
+                named = names is not None and _count_lines(names) == dataset.items
+                if names is not None and named:
+                    shutil.copyfile(names, partial / NAMES)
                 os.replace(partial, target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise DissectError(f"can't write {out}: {error.strerror or error}") from None
     lines = _account(dataset, whole, kept, to, out)
+    if names is not None:
+        fits = "taken along" if named else f"left out: it has not a name for each of the {dataset.items:,} items"
+        lines.append(f"{NAMES}, the raw data's names of items: {fits}")
     if kept is not times:
         lines.append("left out: the times; as pickles, some test examples can't be told from those of another session")
     return lines
@@ -141,13 +148,20 @@ def named_folder(source: str, data_dir: Path | str | None = None) -> Layout | No
     return layout
 
 
-def _read(source: str, data_dir: Path | str | None) -> tuple[Dataset, Times | None]:
+def _read(source: str, data_dir: Path | str | None) -> tuple[tuple[Dataset, Times | None], Path | None]:
+    """The data set with its times, and the file of its items' names where there is one."""
     if source in GENERATED:
-        return load(source), None
+        return (load(source), None), None
     layout = named_folder(source, data_dir)
     name = source if layout is None else layout.train.parent.resolve().name
     layout = layout or find(source, data_dir)
-    return read_timed(layout, name, layout.sha256(), text_times=True)
+    names = layout.train.with_name(NAMES)
+    return read_timed(layout, name, layout.sha256(), text_times=True), names if names.is_file() else None
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
 
 
 def estimated_bytes(to: str, dataset: Dataset, times: Times | None) -> int:

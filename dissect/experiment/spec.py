@@ -175,6 +175,8 @@ class Spec:
         ):  # fmt: skip
             if getattr(self, name) < low:
                 raise DissectError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be >= {low}")
+        if self.seed >= 1 << 63:
+            raise DissectError(f"--seed is {self.seed}; it must be below 2^63")
         for name in ("lr", "lr_sigma", "sigma"):
             if not getattr(self, name) > 0:
                 raise DissectError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be > 0")
@@ -244,6 +246,9 @@ class Spec:
         """
         given = {k: v for k, v in options.items() if v is not None}
         known = {f.name for f in fields(cls)}
+        for name in ("encoder", "readout", "scorer"):
+            if given.get(name) == "":
+                raise DissectError(f"--{name} is empty; 'dissect models' lists the choices, or leave it out")
         readout = {**given.pop("options", {}), **{k: given.pop(k) for k in list(given) if k not in known}}
         if given.get("data_dir"):
             given["data_dir"] = str(Path(given["data_dir"]).expanduser().resolve())

@@ -133,7 +133,12 @@ def load_suite(path: Path | str, variant: str = "small") -> Suite:
     if there and variant not in data:
         raise DissectError(f"{path} has no [{variant}]; choose --variant {there[0]}, or add one")
     entries: list[Entry] = []
+    for name in ("title", "about", "baseline", "record"):
+        if not isinstance(data.get(name, ""), str):
+            raise DissectError(f"{path}: {name} is {data[name]!r}; it takes text")
     for number, given in enumerate(data["runs"], 1):
+        if not isinstance(given, dict):
+            raise DissectError(f"{path}, run {number} is {given!r}; it takes a table, [[runs]]")
         shared = {**data.get("defaults", {}), **data.get(variant, {})}
         try:
             entries += _entries(shared, given, len(entries))
@@ -152,7 +157,7 @@ def load_suite(path: Path | str, variant: str = "small") -> Suite:
     # Seed by seed: a budget that ends early leaves a whole table of one seed, not three seeds of one row.
     entries.sort(key=lambda e: (e.priority, e.spec.seed, e.order))
     for metric in data.get("metrics", []):
-        parse_metric(metric)
+        parse_metric(str(metric))
     baseline = data.get("baseline", "")
     if baseline:
         choose(f"baseline of {path}", baseline, {entry.label for entry in entries})
@@ -196,9 +201,13 @@ def _entries(shared: Mapping[str, Any], given: Mapping[str, Any], first: int) ->
     for order, values in enumerate(itertools.product(*lists.values()), first):
         axes = dict(zip(lists, values, strict=True))
         options = {**fixed, **axes}
+        if not isinstance(options["model"], str):
+            raise DissectError(f"model is {options['model']!r}; it takes a name")
         idle = set(shared) - set(given) - {"label", "priority", *concerning(options["model"], options)}
         axes, options = ({k: v for k, v in some.items() if k not in idle} for some in (axes, options))
-        label, priority = str(options.pop("label", "")), int(options.pop("priority", 1))
+        label, priority = str(options.pop("label", "")), options.pop("priority", 1)
+        if type(priority) is not int:
+            raise DissectError(f"priority is {priority!r}; it takes a whole number")
         if isinstance(options.get("warmup"), list):
             options["warmup"] = tuple(options["warmup"])
         spec = Spec.create(**options)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dissect.data import load
+from dissect.data.sources import GENERATED, SOURCES, find
 from dissect.errors import DissectError, InUse
 from dissect.experiment import record
 from dissect.experiment.checkpoint import Interrupted
@@ -26,10 +27,12 @@ from dissect.experiment.main import resume_run, start_run
 from dissect.experiment.record import RunFolder, copy_record
 from dissect.experiment.spec import Spec
 from dissect.experiment.suite import Entry, Suite, find_records, load_suite, rows
+from dissect.models import build
 from dissect.report.compare import compare
 from dissect.report.formats import Table, choose_format, render
 from dissect.report.layout import tables
 from dissect.report.outcomes import outcomes
+from dissect.sparsity.parts import choose_parts
 
 
 def seconds(text: str) -> float:
@@ -213,6 +216,17 @@ def plan(suite: Suite, found: Mapping[int, Path], seeds: Collection[int] = ()) -
     return "\n".join(lines)
 
 
+def check_entries(suite: Suite, data_dir: str | None = None) -> None:
+    """Refuse an entry whose data set or whose parts there are not, which else its run would be the first to say."""
+    for name in {entry.spec.dataset for entry in suite.entries}:
+        if name not in SOURCES and name not in GENERATED:
+            find(name, data_dir)
+    kinds = {(e.spec.model, e.spec.encoder, e.spec.readout, e.spec.sparsify): e.spec for e in suite.entries}
+    for spec in kinds.values():
+        if spec.sparse:
+            choose_parts(build(spec.recipe, items=2, dim=spec.dim).parts(), spec.which)
+
+
 def suite_tables(suite: Suite, found: Mapping[int, Path]) -> list[Table]:
     """The suite's runs compared, with a note for what has not been run; none where nothing has."""
     by_label = rows(suite, found)
@@ -259,6 +273,7 @@ def suite_command(
         has = ", ".join(map(str, sorted({entry.spec.seed for entry in suite.entries})))
         raise DissectError(f"--seed {min(unknown)}: {file} has the seeds {has}")
     if dry_run:
+        check_entries(suite, data_dir)
         print(plan(suite, find_records(suite, [records, out]), seeds))
         return 0
     found, failed = run_suite(

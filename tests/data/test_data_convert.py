@@ -194,6 +194,20 @@ def test_what_prepare_made_as_pickles_keeps_its_times(tmp_path):
         assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "made" / name).read_bytes()
 
 
+@pytest.mark.parametrize("to", ["text", "srgnn", "inter", "parquet"])
+def test_the_names_of_items_come_along(tmp_path, to):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "train.txt").write_text("0,1,2\n2,1\n")
+    (source / "test.txt").write_text("1,2\n")
+    (source / "items.txt").write_text("hat\ncoat\nshoe\n")
+    assert any("taken along" in line for line in convert(str(source), to, tmp_path / "out"))
+    assert (tmp_path / "out/items.txt").read_text() == "hat\ncoat\nshoe\n"
+    (source / "items.txt").write_text("hat\n")
+    assert any("not a name for each of the 3" in line for line in convert(str(source), to, tmp_path / "short"))
+    assert not (tmp_path / "short/items.txt").exists()
+
+
 @pytest.mark.parametrize("layout", [place, place_pickles])
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_one_file_of_times_alone_is_told(tmp_path, layout, part):

@@ -80,6 +80,12 @@ def test_lists_are_runs_and_a_run_outranks_the_variant_and_that_the_defaults(fil
         ("[[runs]]\nmodel = 'srgnn'\nlabel = '{depth}'", "names what is no field"),
         ("runs = 3", "runs is 3; it takes a list"),
         ("metrics = 'hr@20'\n[[runs]]\nmodel = 'srgnn'", "metrics is 'hr@20'; it takes a list"),
+        ("metrics = [3]\n[[runs]]\nmodel = 'srgnn'", "no metric '3'"),
+        ("baseline = 3\n[[runs]]\nmodel = 'srgnn'", "baseline is 3; it takes text"),
+        ("runs = [1]", "run 1 is 1; it takes a table"),
+        ("[[runs]]\nmodel = 3", "run 1: model is 3; it takes a name"),
+        ("[[runs]]\nmodel = 'srgnn'\npriority = 'x'", "run 1: priority is 'x'; it takes a whole number"),
+        ("[[runs]]\nmodel = 'srgnn'\nencoder = ''", "--encoder is empty"),
         ("metrics = ['recall']\n[[runs]]\nmodel = 'srgnn'", "recall"),
         ("defaults = 3\n[[runs]]\nmodel = 'srgnn'", "defaults is 3; it takes a table"),
         ("[[runs]]\nmodel = 'srgnn'\nseed = []", "run 1: seed is an empty list"),
@@ -397,6 +403,18 @@ def test_a_budget_cuts_a_run_short_and_the_next_call_goes_on(file: Path, toy_dat
     listed = _command(file, *where, "--dry-run")
     assert listed.returncode == 0
     assert "3  long, seed 0: not run" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("field", "says"), [("sparsify = 'propogation'", "unknown part 'propogation'"), ("dataset = 'dimo'", "dimo")]
+)
+def test_a_dry_run_says_what_a_run_would_refuse(tmp_path: Path, field: str, says: str) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(f"[[runs]]\nmodel = 'srgnn'\n{field}\n")
+    told = _command(file, "--dry-run", "--out", str(tmp_path / "out"))
+    assert told.returncode == 2
+    assert says in told.stderr
+    assert len(told.stderr.strip().splitlines()) == 1
 
 
 def test_every_suite_of_the_analyses_is_sound() -> None:
