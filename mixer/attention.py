@@ -61,6 +61,30 @@ def check_width(dim: int, heads: int) -> None:
         raise ValueError(f"heads is {heads!r}; it must divide the width {dim}: {divisors(dim)}")
 
 
+def head_products(queries: Tensor, keys: Tensor, rows: Tensor, heads: int, at_once: bool) -> Tensor:
+    """Products of each click with its own session's queries, summed over each head's slice: (T, L, H).
+
+    They are L x n a session, and none of another's.
+
+    Parameters
+    ----------
+    queries : Tensor, (B, L, d)
+    keys : Tensor, (T, d)
+    rows : Tensor, (T,) int64
+        Session of each click.
+    heads : int
+        H, which divides d.
+    at_once : bool
+        Whether all levels are multiplied in one go, which an accelerator likes; else one by one, since (T, d) stays in
+        a CPU's cache where (T, L, d) does not.
+    """
+    if at_once:
+        products = queries.index_select(0, rows) * keys[:, None]
+        return products.view(*products.shape[:2], heads, -1).sum(-1)
+    levels = (level.index_select(0, rows) * keys for level in queries.unbind(1))
+    return torch.stack([p.view(len(keys), heads, -1).sum(-1) for p in levels], 1)
+
+
 class AttentionMaps(nn.Module):
     """Softmax over a session's clicks of ``sharpness / sqrt(d) * q_h . k_h``, for every level and head (after Eq. 7).
 
@@ -141,10 +165,7 @@ class AttentionMaps(nn.Module):
             )
         q = self.w_q(queries) * self.scale
         k = self.w_k(keys)
-        # Products of a click with its own session's queries, summed over each head's slice: L x n logits a session, and
-        # none of another's. Level by level, since (T, d) stays in a CPU's cache where (T, L, d) does not.
-        products = (level.index_select(0, rows) * k for level in q.unbind(1))
-        logits = torch.stack([p.view(clicks, heads, -1).sum(-1) for p in products], 1)
+        logits = head_products(q, k, rows, heads, at_once=keys.device.type != "cpu")
         if self.log_sharpness is not None:
             logits = logits * self.log_sharpness.exp()
         if self.position is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixer import AttenMixer, AttenMixerReadout, AttentionMaps, Intents, lp_mixture
+from mixer.attention import head_products
 from mixer.segments import segment_rows
 
 SESSIONS = [4, 1, 7, 2]
@@ -499,3 +500,18 @@ def test_a_state_that_is_not_finite_stays_in_its_session() -> None:
     net, (hidden, lengths) = readout(levels=7), states()
     hidden[:4] = torch.nan
     assert bool(net(hidden, lengths)[1:].isfinite().all())
+
+
+def test_products_at_once_are_those_of_one_level_after_the_other() -> None:
+    torch.manual_seed(0)
+    queries, keys = torch.randn(3, 4, 6, requires_grad=True), torch.randn(7, 6, requires_grad=True)
+    rows = torch.tensor([0, 0, 1, 2, 2, 2, 2])
+    found = []
+    for at_once in (True, False):
+        out = head_products(queries, keys, rows, 2, at_once)
+        assert out.shape == (7, 4, 2)
+        found.append((out, *torch.autograd.grad(out.square().sum(), (queries, keys))))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    own = (queries[2, 3] * keys[5]).view(2, 3).sum(1)
+    torch.testing.assert_close(found[0][0][5, 3], own)
