@@ -66,12 +66,15 @@ class Batch:
     span : int, optional
         A number above every id. Where it is given the views have shapes that depend on T alone, and building them
         never waits for the device: see `PackedExamples.static_batch`.
+    window : int
+        Clicks to which the sessions of a static batch were cut; 0 for all.
     """
 
     items: Tensor
     offsets: Tensor
     targets: Tensor | None = None
     span: int | None = None
+    window: int = 0
 
     @classmethod
     def from_lists(cls, sessions: list[list[int]], targets: list[int] | None = None, device: str = "cpu") -> Batch:
@@ -102,7 +105,11 @@ class Batch:
 
     def tail(self, window: int) -> Batch:
         """The last `window` clicks of each session, or all where there are fewer; a static batch was cut when made."""
-        if self.span is not None or int(self.lengths.max()) <= window:
+        if self.span is not None:
+            if self.window != window:
+                raise ValueError(f"a static batch was cut to {self.window or 'all'} clicks; asked for are {window}")
+            return self
+        if int(self.lengths.max()) <= window:
             return self
         kept = self.lengths.clamp_max(window)
         offsets = torch.cat([kept.new_zeros(1), kept.cumsum(0)])
@@ -128,7 +135,10 @@ class Batch:
 
         Sessions, clicks and nodes of the session graph are told apart by how many there are. Where two of these numbers
         are equal, so are the sessions of their rows; other rows must not be as many (give them an axis of sessions).
+        In a static batch nodes are as many as clicks, and of other sessions: None.
         """
+        if self.span is not None:
+            return None
         if count == len(self):
             return torch.arange(count, device=self.items.device)
         if count == self.items.numel():
@@ -245,7 +255,7 @@ class PackedExamples:
         offsets = torch.cat([zero, torch.cumsum(end - start[:-1], 0), zero + size])
         shift = torch.repeat_interleave(start - offsets[:-1], offsets.diff(), output_size=size)
         positions = torch.arange(size, device=index.device).add_(shift).clamp_max_(self.clicks.numel() - 1)
-        return Batch(self.clicks[positions], offsets, self.clicks[end], self.span)
+        return Batch(self.clicks[positions], offsets, self.clicks[end], self.span, window)
 
     @cached_property
     def span(self) -> int:

@@ -1,7 +1,7 @@
 """The same runs on a CPU and on a GPU: what a device changes, beside what a seed changes.
 
-Claim under test: a GPU gives the results of a CPU. Its steps are captured on padded batches, its sums have another
-order, and where a model has dropout (of these, the released code's reading alone) it draws another noise.
+Claim under test: a GPU gives the results of a CPU. Its steps are captured on padded batches, and its sums have another
+order. None of these models has dropout, whose noise another device would draw otherwise.
 
 Command: ``make figures`` (or ``python figures/devices.py``), from the records of the following, on a CPU in
 ``analyses/records`` and on an NVIDIA H200 in ``analyses/records-gpu``::
@@ -9,8 +9,7 @@ Command: ``make figures`` (or ``python figures/devices.py``), from the records o
     dissect suite analyses/suites/table2_models.toml --variant full --seed 0 --precision bf16 --keep
     dissect suite analyses/suites/table2_models.toml --variant full --seed 1 --precision bf16 --keep   # GPU alone
 
-Of three models the CPU's run is in fp32. Expected: differences between devices smaller than between seeds where
-nothing but rounding differs, and as large where dropout does.
+Of three models the CPU's run is in fp32. Expected: differences between devices smaller than between seeds.
 """
 
 from __future__ import annotations
@@ -69,8 +68,7 @@ def main() -> list[Path]:
             figure,
             panels[0],
             "The same runs on a CPU and on a GPU, and runs of two seeds on the GPU",
-            f"{describe([one for _, _, one, _ in pairs])} Bars: 95% interval over test sessions. Of "
-            "these models released code alone has dropout, whose noise another device draws otherwise.",
+            f"{describe([one for _, _, one, _ in pairs])} Bars: 95% interval over test sessions.",
             width=150,
         )
     return save_figure(figure, HERE, "devices")

@@ -88,9 +88,9 @@ def main() -> list[Path]:
         "Suite models: another setting, each model with its own scorer, optimizer, start and rate (learning_rates.md); "
         f"of the subset {budget.steps:,} steps of batch {budget.batch_size}. Not to be held against the other columns.",
         *notes_published,
-        "s: of the examples named above, on the machine of that run, with one thread or two, fp32 or bf16 (its "
-        "environment.json and spec.json say), and other work beside it; the paper's: of its 777,029 examples on an "
-        "RTX 3090. Speed is compared by `dissect bench`, not by these.",
+        "s: of the examples named above, on the machine of that run, a CPU with one thread or two or a GPU, fp32 or "
+        "bf16 (its environment.json and spec.json say), and other work beside it; the paper's: of its 777,029 examples "
+        "on an RTX 3090. Speed is compared by `dissect bench`, not by these.",
     ]
     return write(Table(title, columns, table, notes), "table2_models")
 

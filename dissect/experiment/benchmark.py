@@ -16,7 +16,7 @@ from dissect.data import Dataset, Examples, load
 from dissect.errors import DissectError
 from dissect.experiment.concerns import check_trained
 from dissect.experiment.instrument import instrument_of
-from dissect.experiment.machine import device_name, pick_device
+from dissect.experiment.machine import device_name, environment, pick_device
 from dissect.experiment.spec import Spec
 from dissect.experiment.splits import Splits, make_splits
 from dissect.models import build
@@ -159,7 +159,7 @@ def bench_model(
         "gflop": round(flops / 1e9, 3), "megabytes": round(moved / 1e6, 1),
         "matrix_gflops": round(gemm / 1e9, 1), "memory_gbps": round(copy / 1e9, 1),
         "limit_ms": round(limit, 3), "limit_ratio": round(limit / step_ms, 3),
-        "profile": profiled,
+        "profile": profiled, "environment": environment(data.sha256, device),
         "loss_ms": losses,
         "evaluation": {
             "examples_per_second": round(evaluated, 1), "share_of_matrix_rate": round(eval_flops / gemm, 3)
@@ -189,6 +189,8 @@ def _print(out: dict[str, Any]) -> None:
         f"{out['batch_size']}, {out['items']:,} items, {out['device']}, {out['threads']} threads, median of "
         f"{out['rounds']} rounds of {out['steps_per_round']}"
     )
+    if out["profile"]:
+        print("  stages one by one, each waited for:")
     for stage, ms in out["stages_ms"].items():
         print(f"  {stage:<10} {ms:9.2f} ms")
     print(f"  {'step':<10} {out['step_ms']:9.2f} ms   {out['epoch_s']:,.0f} s an epoch")

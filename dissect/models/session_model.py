@@ -141,7 +141,8 @@ class SessionModel(nn.Module):
     @property
     def static(self) -> bool:
         """Whether the shapes of a step follow from the numbers of sessions and clicks alone."""
-        return self.encoder.static and self.readout.static
+        looked_at = bool(self.max_norm) and self.scorer.unit_items  # norms of the items looked up: a wait
+        return self.encoder.static and self.readout.static and not looked_at
 
     @property
     def distributed(self) -> bool:

@@ -132,6 +132,9 @@ class CapturedSteps:
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             generator.graphsafe_set_state(generator.clone_state())
             self.capture = False
+            self.graphs.clear()  # with their memory, which steps one by one may need
+            self.pool = None
+            torch.cuda.empty_cache()
             cause = str(error.__context__ or error).splitlines()[0]
             warnings.warn(f"steps run one by one: no CUDA graph of this model ({cause})", stacklevel=2)
             return None

@@ -14,7 +14,7 @@ from dissect.training.bench import Step, wait
 KINDS = {
     "optimiser": ("adam", "multi_tensor", "foreach", "sgd"),
     "matrix products": ("gemm", "cutlass", "xmma", "cublas", "gemv", "splitk", "nvjet"),
-    "copies": ("memcpy", "memset"),
+    "copies and casts": ("memcpy", "memset", "copy_kernel"),
 }
 REST = "the rest"
 
@@ -58,6 +58,9 @@ def profile_steps(step: Step, first: int, count: int, device: torch.device) -> d
         ran), ``kinds`` (kind -> milliseconds, which may overlap), ``longest`` (name, milliseconds). None where the
         driver shows no kernels.
     """
+    for i in range(first, first + count):  # what is captured, is captured here
+        step(i)
+    wait(device)
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -27,6 +27,8 @@ LEAST = 512
 #: Elements of the largest block of scores that is kept for the backward pass (512 MB in fp32); above it, the
 #: scores of each tile are computed anew there.
 KEEP = 1 << 27
+#: Elements of a block of scores that CUDA takes as a whole, twice (512 MB in fp32).
+WHOLE = 1 << 26
 #: Elements of a tile of scores on an accelerator, where each kernel has a price and the cache is no limit.
 ACCELERATOR_TILE = 1 << 26
 
@@ -226,9 +228,10 @@ def item_cross_entropy(
     Notes
     -----
     Memory: one (B, items) block of exponentials, kept for the backward pass while it has at most `KEEP`
-    elements; above that, one tile of it. On an accelerator such a block is one tile (`whole_item_cross_entropy`).
+    elements; above that, one tile of it. On CUDA up to `WHOLE` elements are scored in one go
+    (`whole_item_cross_entropy`), with two blocks in memory.
     """
-    if query.device.type != "cpu" and query.shape[0] * table.shape[0] <= KEEP:
+    if query.device.type == "cuda" and query.shape[0] * table.shape[0] <= WHOLE:
         return whole_item_cross_entropy(query, table, targets, cosine, bf16)
     return _ItemCrossEntropy.apply(query, table, targets, _Options(cosine, bf16))  # type: ignore[no-any-return]
 

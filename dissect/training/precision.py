@@ -47,12 +47,27 @@ def _rounded(x: Tensor) -> Tensor:
     return x.bfloat16().to(x.dtype)
 
 
-def _mm_bf16(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+@cache
+def sums_in_fp32() -> bool:
+    """Whether CUDA multiplies bfloat16 matrices into an fp32 one: torch does from 2.8 on, cards from Ampere on.
+
+    Elsewhere factors are rounded and multiplied in fp32: the same numbers, no gain in time.
+    """
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        return False
+    a = torch.ones(8, 8, dtype=torch.bfloat16, device="cuda")
     try:
-        return torch.mm(a, b, out_dtype=torch.float32, out=out)  # type: ignore[call-overload]
-    except TypeError:  # before torch 2.8 the sums are rounded too
-        product = torch.mm(a, b)
-        return product.float() if out is None else out.copy_(product)
+        torch.mm(a, a, out_dtype=torch.float32)  # type: ignore[call-overload]
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+def factor(x: Tensor, bf16: bool) -> Tensor:
+    """A factor of several products by `matmul`, rounded once for all of them."""
+    if not bf16:
+        return x
+    return x.bfloat16() if x.device.type == "cuda" and sums_in_fp32() else _rounded(x)
 
 
 def matmul(
@@ -80,8 +95,8 @@ def matmul(
         if add_to is not None:
             return add_to.add_(product)
         return product if out is None else out.copy_(product)
-    if bf16 and a.device.type == "cuda":
-        product = _mm_bf16(a.bfloat16(), b.bfloat16(), out)
+    if bf16 and a.device.type == "cuda" and sums_in_fp32():
+        product = torch.mm(a.bfloat16(), b.bfloat16(), out_dtype=torch.float32, out=out)  # type: ignore[call-overload]
         return product if add_to is None else add_to.add_(product)
     if bf16 and not has_amx():
         a, b = _rounded(a), _rounded(b)

@@ -13,6 +13,7 @@ from dissect.models import build
 from dissect.models.encoders import hypergraph
 from dissect.sparsity import wrap
 from dissect.training.captured import CapturedSteps, padded_size
+from dissect.training.kernels import REST, busy, kind_of
 from dissect.training.plan import Plan
 from dissect.training.train import Loop
 
@@ -113,9 +114,11 @@ def test_the_second_view_of_a_padded_batch_leaves_the_padding_out(monkeypatch: p
     torch.testing.assert_close(padded, ragged)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
-def test_steps_on_padded_batches_train_alike(sparse: bool) -> None:
-    ragged, padded = loop_of(sparse=sparse), loop_of(sparse=sparse)
+@pytest.mark.parametrize(("model", "sparse"), [("srgnn", False), ("srgnn", True), ("niser", False)])
+def test_steps_on_padded_batches_train_alike(model: str, sparse: bool) -> None:
+    ragged, padded = (loop_of(model=model, sparse=sparse) for _ in range(2))
+    for loop in (ragged, padded):
+        loop.model.window = min(int(loop.model.window), 3)  # type: ignore[arg-type]  # it cuts most sessions
     padded.captured = CapturedSteps(padded, capture=False)
     for loop in (ragged, padded):
         torch.manual_seed(5)
@@ -124,6 +127,23 @@ def test_steps_on_padded_batches_train_alike(sparse: bool) -> None:
     assert float(padded.nll) == pytest.approx(float(ragged.nll), rel=1e-4)
     for name, value in weights(ragged).items():
         torch.testing.assert_close(weights(padded)[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_static_batch_is_read_by_the_window_it_was_cut_to() -> None:
+    batch = examples().static_batch(torch.tensor([3, 7]), 64, 3)
+    assert batch.tail(3) is batch
+    with pytest.raises(ValueError, match="was cut to 3 clicks; asked for are 5"):
+        batch.tail(5)
+
+
+def test_kernels_are_told_apart_and_their_time_counts_once() -> None:
+    names = {
+        "sm80_xmma_gemm_f32f32": "matrix products", "void at::native::bfloat16_copy_kernel_cuda": "copies and casts",
+        "Memcpy DtoD": "copies and casts", "FusedAdamMathFunctor": "optimiser", "softmax_warp_forward": REST,
+    }  # fmt: skip
+    assert {name: kind_of(name) for name in names} == names
+    assert busy([(5, 6), (0, 2), (1, 3), (1, 2)]) == 4.0
+    assert busy([]) == 0.0
 
 
 def test_a_loss_that_is_not_finite_is_found_before_the_epoch_is_judged() -> None:
@@ -182,6 +202,27 @@ def test_captured_noise_is_drawn_anew_at_each_replay() -> None:
         loop.step += 1
         seen.append(float(loop.nll))
     assert len(set(seen[5:])) > 10
+
+
+@gpu
+@pytest.mark.gpu
+def test_captured_dropout_is_drawn_anew_at_each_replay() -> None:
+    loop = loop_of("cuda", model="gcsan", steps=40)
+    for module in loop.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    assert loop.captured is not None
+    index = torch.arange(8, device="cuda")
+    loop.captured.clicks = [int(loop.examples.host_lengths[:8].sum())]
+    for group in loop.optimizer.param_groups:
+        group["lr"] = 0.0
+    seen = set()
+    for _ in range(20):
+        loop.captured.step(0, index)
+        loop.step += 1
+        seen.add(float(loop.nll))
+    assert loop.captured.graphs
+    assert len(seen) > 10
 
 
 @gpu

@@ -166,9 +166,9 @@ def test_one_block_with_rounded_factors_is_close(cosine: bool) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("keep", [1 << 27, 0])
-def test_every_form_agrees_on_the_device(monkeypatch: pytest.MonkeyPatch, cosine: bool, bf16: bool, keep: int) -> None:
-    monkeypatch.setattr(module, "KEEP", keep)
+@pytest.mark.parametrize("whole", [1 << 26, 0])  # in one block, or in tiles
+def test_every_form_agrees_on_the_device(monkeypatch: pytest.MonkeyPatch, cosine: bool, bf16: bool, whole: int) -> None:
+    monkeypatch.setattr(module, "WHOLE", whole)
     query, table, targets = tensors(5000, batch=100, dim=64, dtype=torch.float32)
     found = []
     for form, device in ((item_cross_entropy, "cuda"), (plain_item_cross_entropy, "cpu")):
