@@ -183,6 +183,19 @@ def shuffled_graph(batch: Batch, generator: torch.Generator) -> SessionGraph:
     return replace(graph, alias=batch.session_graph.alias, order=graph.alias)
 
 
+def numbered(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Number the distinct keys in ascending order, without a look at how many there are, which would wait.
+
+    Returns
+    -------
+    ascending, place, number : Tensor, (N,) int64
+        The keys in order, the number of each of these, and the number of each key as it was given.
+    """
+    ascending, order = torch.sort(keys)
+    place = torch.cat([keys.new_zeros(1), (ascending.diff() != 0).long()]).cumsum(0)
+    return ascending, place, torch.empty_like(place).scatter_(0, order, place)
+
+
 def _static_graph(rows: Tensor, items: Tensor, span: int, padding: int) -> SessionGraph:
     """Session graphs with T nodes and T - 1 edges, whatever the sessions.
 
@@ -190,9 +203,7 @@ def _static_graph(rows: Tensor, items: Tensor, span: int, padding: int) -> Sessi
     session `padding`, the last. Repeated edges, and those that would join two sessions, are there with weight 0.
     """
     count = items.numel()
-    keys, order = torch.sort(rows * span + items)
-    place = torch.cat([keys.new_zeros(1), (keys.diff() != 0).long()]).cumsum(0)  # node of each sorted click
-    alias = torch.empty_like(place).scatter_(0, order, place)
+    keys, place, alias = numbered(rows * span + items)  # `place`: node of each sorted click
     nodes = torch.zeros_like(place).scatter_(0, place, keys % span)
     session = torch.full_like(place, padding).scatter_(0, place, torch.div(keys, span, rounding_mode="floor"))
     joined = rows[1:] == rows[:-1]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from style import HERE, INK, MUTED, RC, RECORDS, SUITES, not_run, run
+from style import HERE, INK, METRICS, MUTED, RC, RECORDS, SUITES, not_run, run
 
 from dissect.experiment.suite import read_rows
 from dissect.report.axis import describe, finish
@@ -28,7 +28,6 @@ from dissect.report.statistics import differences
 
 #: Where a GPU's records lie: runs of the same names as a CPU's.
 GPU = RECORDS.with_name("records-gpu")
-METRICS = ("hr@20", "mrr@20")
 #: Kind of pair -> colour and marker.
 LOOKS = {
     "GPU less CPU": ("#0072B2", "o"),
@@ -44,8 +43,8 @@ def main() -> list[Path]:
         return not_run("devices", ["GPU"], "dissect suite analyses/suites/table2_models.toml --variant full --keep")
     rows = []
     for label, kind, one, base in pairs:
-        ranks, sessions = read_ranks(one)["rank"], read_ranks(one)["session"]
-        rows.append((label, kind, differences(ranks, read_ranks(base)["rank"], sessions, METRICS)))
+        ranks = read_ranks(one)
+        rows.append((label, kind, differences(ranks["rank"], read_ranks(base)["rank"], ranks["session"], METRICS)))
     print("difference of HR@20 and of MRR@20, in points, with 95% intervals over test sessions:")
     for label, kind, found in rows:
         print(f"  {label}, {kind}: " + "; ".join("{:+.2f} ({:+.2f} to {:+.2f})".format(*found[m]) for m in METRICS))

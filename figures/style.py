@@ -18,8 +18,8 @@ from dissect.report.runs import Run
 from dissect.report.style import GRID, INK, MUTED, PARTS, RC, of_part
 
 __all__ = [
-    "GRID", "HERE", "INK", "MUTED", "PARTS", "PUBLISHED", "RC", "RECORDS", "SUITES", "not_run", "of_part", "run",
-    "suite_figure", "suite_runs", "values",
+    "GRID", "HERE", "INK", "METRICS", "MUTED", "PARTS", "PUBLISHED", "RC", "RECORDS", "SUITES", "not_run", "of_part",
+    "run", "suite_figure", "suite_runs", "values",
 ]  # fmt: skip
 
 HERE = Path(__file__).resolve().parent

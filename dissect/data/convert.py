@@ -72,7 +72,7 @@ def convert(source: str, to: str, out: Path | str, data_dir: Path | str | None =
     if to not in FORMATS:
         raise DissectError(f"unknown format {to!r}; choose one of: {', '.join(FORMATS)}")
     out = Path(out)
-    (dataset, times), names = _read(source, data_dir)
+    dataset, times, names = _read(source, data_dir)
     if dataset.last_only:
         raise DissectError(f"{dataset.name}: only the last click of a session is to be predicted; no format says so")
     whole = whole_sessions(dataset.test)
@@ -148,15 +148,15 @@ def named_folder(source: str, data_dir: Path | str | None = None) -> Layout | No
     return layout
 
 
-def _read(source: str, data_dir: Path | str | None) -> tuple[tuple[Dataset, Times | None], Path | None]:
-    """The data set with its times, and the file of its items' names where there is one."""
+def _read(source: str, data_dir: Path | str | None) -> tuple[Dataset, Times | None, Path | None]:
+    """The data set, its times, and the file of its items' names where there is one."""
     if source in GENERATED:
-        return (load(source), None), None
+        return load(source), None, None
     layout = named_folder(source, data_dir)
     name = source if layout is None else layout.train.parent.resolve().name
     layout = layout or find(source, data_dir)
     names = layout.train.with_name(NAMES)
-    return read_timed(layout, name, layout.sha256(), text_times=True), names if names.is_file() else None
+    return *read_timed(layout, name, layout.sha256(), text_times=True), names if names.is_file() else None
 
 
 def _count_lines(path: Path) -> int:

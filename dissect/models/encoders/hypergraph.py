@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dissect.batch import Batch
+from dissect.batch import Batch, numbered
 from dissect.models.gather import look_up
 from dissect.models.seams import Encoded, Encoder, Examples
 from mixer.segments import segment_sum
@@ -221,10 +221,8 @@ class HypergraphEncoder(Encoder):
         if batch.span is None:
             items, column = torch.unique(graph.nodes, return_inverse=True)
             count = items.numel()
-        else:  # numbered without a look at how many there are
-            items, order = torch.sort(graph.nodes)
-            place = torch.cat([items.new_zeros(1), (items.diff() != 0).long()]).cumsum(0)
-            column, count = torch.empty_like(place).scatter_(0, order, place), items.numel() + 1
+        else:
+            column, count = numbered(graph.nodes)[2], graph.nodes.numel() + 1
         member = sessions.new_zeros(len(batch), count)
         member.view(-1).index_fill_(0, graph.session * count + column, 1)
         if batch.span is not None:  # padding has an item that no session has
