@@ -47,16 +47,15 @@ lab: $(VENV)/.installed ## JupyterLab on the notebooks of analyses/
 	$(PIP) $(CONSTRAINTS) -e '.[analyses]'
 	$(BIN)/jupyter lab --notebook-dir analyses
 
-# On a machine whose own Python has all that is needed: make gpu GPU_PYTHON=python3
+# On a machine whose own Python has all that is needed: make gpu GPU_PYTHON=python3. A step that fails stops none of the
+# others: the machine may be borrowed. What failed is said at the end, and is the exit status.
 gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(VENV)/.installed) ## on a CUDA device: its tests, benchmarks, then analyses/suites/gpu.toml (BUDGET=8m)
-	-PYTHONPATH=. $(GPU_PYTHON) -m pytest -q -o addopts= --import-mode=importlib --continue-on-collection-errors -m gpu \
-		tests/training || echo "GPU tests FAILED"
-	-PYTHONPATH=. $(GPU_PYTHON) -m dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda
-	-PYTHONPATH=. $(GPU_PYTHON) -m dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda --precision bf16
-	-PYTHONPATH=. $(GPU_PYTHON) -m dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda --sparsify all
-	-PYTHONPATH=. $(GPU_PYTHON) -m dissect suite analyses/suites/gpu.toml --variant full --budget $(BUDGET) \
-		--out runs/gpu --records runs/gpu/records --keep
-	if [ -d runs/gpu/records ]; then tar czf runs/gpu/records.tar.gz -C runs/gpu records && echo runs/gpu/records.tar.gz; fi
+	@failed=; step() { echo "$$*"; PYTHONPATH=. $(GPU_PYTHON) -m "$$@" || failed="$$failed; $$*"; }; \
+	step pytest -q -o addopts= --import-mode=importlib --continue-on-collection-errors -m gpu tests/training; \
+	for how in "" "--precision bf16" "--sparsify all"; do step dissect bench srgnn --dataset $(DATASET) --dim 256 --device cuda $$how; done; \
+	step dissect suite analyses/suites/gpu.toml --variant full --budget $(BUDGET) --out runs/gpu --records runs/gpu/records --keep; \
+	if [ -d runs/gpu/records ]; then tar czf runs/gpu/records.tar.gz -C runs/gpu records && echo runs/gpu/records.tar.gz; fi; \
+	if [ -n "$$failed" ]; then echo "FAILED:$${failed#;}"; exit 1; fi
 
 clean: ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -262,8 +262,10 @@ def test_damaged_files_of_a_run_get_one_line(run, toy_data: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     assert "model.safetensors is damaged" in run("recommend", folder, 1).line
     assert "model.safetensors is damaged" in run("prune", folder).line
-    (folder / "result.json").write_text("{")
-    assert "result.json is damaged" in run("recommend", folder, 1).line
+    for text in ("{", "{}", "[]", "[1]", "null"):
+        (folder / "result.json").write_text(text)
+        assert "result.json is damaged" in run("recommend", folder, 1).line
+        assert "result.json is damaged" in run("compare", folder).line
 
 
 def test_an_output_that_cannot_be_written(run, toy_data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dissect.errors import DissectError
+from dissect.experiment.record import read_object
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,16 +46,6 @@ class Run:
         return self.path.resolve().name
 
 
-def _json(path: Path) -> Row:
-    try:
-        found = json.loads(path.read_text())
-    except ValueError:
-        raise DissectError(f"{path} is damaged: not JSON") from None
-    if not isinstance(found, dict) or not found:
-        raise DissectError(f"{path} is damaged: it holds no fields")
-    return found
-
-
 def _lines(path: Path) -> list[Row]:
     if not path.exists():
         return []
@@ -62,11 +53,14 @@ def _lines(path: Path) -> list[Row]:
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError
+            rows.append(row)
         except ValueError:
             if number == len(lines):  # a run that is going may be in the middle of a line
                 break
-            raise DissectError(f"{path}, line {number} is damaged: not JSON") from None
+            raise DissectError(f"{path}, line {number} is damaged: no JSON object") from None
     return rows
 
 
@@ -95,13 +89,13 @@ def read_run(path: Path | str) -> Run:
         raise DissectError(f"no run folder at {path}")
     if not (path / "spec.json").exists():
         raise DissectError(f"{path} is no run folder: spec.json is missing")
-    spec = _json(path / "spec.json")
+    spec = read_object(path / "spec.json")
     metrics = _lines(path / "metrics.jsonl")
     steps = _last_phase([r for r in metrics if r.get("kind") == "step"])
     return Run(
         path,
         spec,
-        _json(path / "result.json") if (path / "result.json").exists() else None,
+        read_object(path / "result.json") if (path / "result.json").exists() else None,
         steps,
         [r for r in metrics if r.get("kind") == "evaluation"],
         _last_phase(_of_own_rule(_lines(path / "density.jsonl"), spec)),

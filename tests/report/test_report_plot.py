@@ -137,9 +137,10 @@ def test_errors_name_the_place(tmp_path: Path) -> None:
     (run / "density.jsonl").unlink()
     with pytest.raises(DissectError, match="nothing was wrapped"):
         density_figure([read_run(run)])
-    (run / "density.jsonl").write_text("{\n{}\n")
-    with pytest.raises(DissectError, match=r"density.jsonl, line 1 is damaged"):
-        read_run(run)
+    for line in ("{", "[]", "1"):
+        (run / "density.jsonl").write_text(f"{line}\n{{}}\n")
+        with pytest.raises(DissectError, match=r"density.jsonl, line 1 is damaged: no JSON object"):
+            read_run(run)
 
 
 def test_labels_at_the_ends_keep_apart() -> None:
