@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +141,24 @@ class Run:
                 record.write_atomically(folder / record.SPEC, spec.to_json() + "\n")
         elif init is not None and not init.exists() and spec.refit and state["phase"] == "select":
             raise DissectError(f"no weights at {init}, which the refit begins with; put them back, then resume")
+        else:
+            self._note_resumed(state)
         result = count(self) if spec.counts else self._learn(state, init)
         result["checks"] = checked
         folder.write_json(record.RESULT, result)
         return result
+
+    def _note_resumed(self, state: Mapping[str, Any]) -> None:
+        """Add to environment.json what differs where the run goes on: other code or another machine made the rest."""
+        before = self.folder.read_json(record.ENVIRONMENT)
+        resumed = before.get("resumed", [])
+        last = before
+        for earlier in resumed:
+            last = last | earlier
+        now = environment(self.data.sha256, self.device, self.world.size)
+        if changed := {key: value for key, value in now.items() if last.get(key) != value}:
+            row = {"phase": state["phase"], "step": state["step"], **changed}
+            self.folder.write_json(record.ENVIRONMENT, {**before, "resumed": [*resumed, row]})
 
     def _learn(self, state: dict[str, Any] | None, init: Path | None) -> dict[str, Any]:
         """Train, select, refit where the spec asks for it, evaluate; the result."""

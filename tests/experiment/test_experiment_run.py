@@ -238,7 +238,12 @@ def test_resume_gives_the_uninterrupted_metrics(
         broken.execute()
     monkeypatch.setattr(Loop, "train_step", take)
     torch.manual_seed(99)  # whatever the resuming process drew before
+    before = broken.folder.read_json(record.ENVIRONMENT)
+    if at == 13:  # one is resumed by other code
+        monkeypatch.setattr(run_module, "environment", lambda *_: {**before, "git_commit": "another"})
     found = Run.resume(broken.folder.path, quiet=True).execute()
+    resumed = [{"phase": "select", "step": 10, "git_commit": "another"}] if at == 13 else None
+    assert broken.folder.read_json(record.ENVIRONMENT).get("resumed") == resumed
     for key in ("test", "valid", "density", "pruned", "steps", "epoch", "by_length"):
         assert found[key] == expected[key], key
     drop = {"examples_per_second"}
