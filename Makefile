@@ -28,8 +28,8 @@ $(VENV)/.installed: pyproject.toml constraints-cpu.txt
 run: $(VENV)/.installed ## set up, then dissect SR-GNN on a data set made on the spot (two to three minutes)
 	$(BIN)/dissect run srgnn --dataset demo
 
-test: $(VENV)/.installed ## set up, then run the tests
-	$(BIN)/pytest
+test: $(VENV)/.installed ## set up, then run the tests, on as many as four cores
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed ## ruff and pyright
 	$(BIN)/ruff check .

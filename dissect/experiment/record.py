@@ -60,25 +60,6 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; one without fields is no record, but a damaged one.
-
-    Raises
-    ------
-    OSError
-        If the file can't be read.
-    DissectError
-        If it holds anything else.
-    """
-    try:
-        found = json.loads(path.read_text())
-    except ValueError:
-        raise DissectError(f"{path} is damaged: not JSON") from None
-    if not isinstance(found, dict) or not found:
-        raise DissectError(f"{path} is damaged: it holds no fields")
-    return found
-
-
 class RunFolder:
     """The folder of one run.
 
@@ -144,10 +125,16 @@ class RunFolder:
         DissectError
             If it is not there, or holds no JSON object.
         """
+        path = self / name
         try:
-            return read_object(self / name)
+            found = json.loads(path.read_text())
         except OSError:
             raise DissectError(f"{self.path} is no run folder: {name} is missing") from None
+        except ValueError:
+            raise DissectError(f"{path} is damaged: not JSON") from None
+        if not isinstance(found, dict) or not found:
+            raise DissectError(f"{path} is damaged: it holds no fields")
+        return found
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write a JSON file atomically."""

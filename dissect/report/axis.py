@@ -158,7 +158,7 @@ def finish(
 
     `top` is the share of the height below title and legend; by default what these need.
     """
-    lines = textwrap.wrap(caption, width)
+    lines = textwrap.wrap(caption, width, break_on_hyphens=False)  # names and commands stay whole
     height = figure.get_size_inches()[1]
     foot = (0.17 * len(lines) + 0.1) / height
     figure.suptitle(title, x=0.01, y=1 - 0.07 / height, ha="left", fontsize=11)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dissect.errors import DissectError
-from dissect.experiment.record import read_object
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +43,16 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.path.resolve().name
+
+
+def _json(path: Path) -> Row:
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        raise DissectError(f"{path} is damaged: not JSON") from None
+    if not isinstance(found, dict) or not found:
+        raise DissectError(f"{path} is damaged: it holds no fields")
+    return found
 
 
 def _lines(path: Path) -> list[Row]:
@@ -89,13 +98,13 @@ def read_run(path: Path | str) -> Run:
         raise DissectError(f"no run folder at {path}")
     if not (path / "spec.json").exists():
         raise DissectError(f"{path} is no run folder: spec.json is missing")
-    spec = read_object(path / "spec.json")
+    spec = _json(path / "spec.json")
     metrics = _lines(path / "metrics.jsonl")
     steps = _last_phase([r for r in metrics if r.get("kind") == "step"])
     return Run(
         path,
         spec,
-        read_object(path / "result.json") if (path / "result.json").exists() else None,
+        _json(path / "result.json") if (path / "result.json").exists() else None,
         steps,
         [r for r in metrics if r.get("kind") == "evaluation"],
         _last_phase(_of_own_rule(_lines(path / "density.jsonl"), spec)),

@@ -107,8 +107,8 @@ def test_a_dead_process_ends_the_others_and_the_state_can_be_resumed(toy_data: P
     options = (*OPTIONS, "--data-dir", str(toy_data), "--sparsify", "none", "--epochs", "2000", "--patience", "5000")
     process = start(2, *options, "--out", str(tmp_path))
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    while not any(f.stat().st_size for f in tmp_path.glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)  # until both have met: who waits for one that never came is ended by torchrun, after 30 s
     time.sleep(1)
     workers = children(process.pid)
     assert len(workers) == 2
