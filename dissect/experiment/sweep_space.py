@@ -1,7 +1,7 @@
 """What a sweep searches: a range for each field of a run, read off the run's recipe.
 
-Ranges are those of Atten-Mixer, Section 5.1 (L in 1..10, H in {1, 2, 4, 8, 16, 32}, learning rate 5e-4..2e-2), and
-dropout in {0, 0.1}. It names none for how deep a baseline is: steps of a graph encoder are in 1..8, about the six that
+Ranges are those of Atten-Mixer, Section 5.1 (L in 1..10, H in {1, 2, 4, 8, 16, 32}, learning rate 5e-4..2e-2); dropout
+in {0, 0.1} is ours. It names none for how deep a baseline is: steps of a graph encoder are in 1..8, about the six that
 SGNN-HN takes, layers in 1..5, blocks in 1..6 (NextItNet) and 1..4 (GC-SAN), whose weight is in 0.2..0.8; DHCN's beta
 is in 1e-3..5e-2. The learning rate, the weight decay and beta are drawn on a log scale. A recipe has a range for each
 option of its own that is in `OPTIONS`, so that a new one needs no line here.

@@ -49,7 +49,7 @@ def open_storage(address: str, heartbeat: int) -> RDBStorage:
     DissectError
         If it is no address, its driver is not installed, or it can't be opened.
     """
-    shown = re.sub(r":[^:@/]*@", ":***@", address)  # never a password
+    shown = re.sub(r"(://[^:/@]*:).*@", r"\1***@", address)  # never a password, whatever is in it
     try:
         url = make_url(address)
         url.get_dialect()

@@ -55,6 +55,7 @@ def test_wrong_use_gets_one_line(capsys: pytest.CaptureFixture[str], toy_data: P
         (["--trials", 0], "0 is not in the range"),
         (["--storage", "nowhere"], "'nowhere' is no SQLAlchemy address"),
         (["--storage", "postgres://me:secret@host/x"], "'postgres://me:***@host/x' is no SQLAlchemy address"),
+        (["--storage", "postgres://me:se/c:r@et@host/x"], "'postgres://me:***@host/x' is no SQLAlchemy address"),
         (["--storage", "sqlite://"], "in memory"),
         (["--storage", "sqlite:////no/such/folder/x.db"], "can't open --storage sqlite:////no/such/folder/x.db"),
         (["--storage", "oracle://me:secret@host/x"], "--storage oracle://me:***@host/x: install its driver"),

@@ -83,8 +83,8 @@ class DilatedEncoder(Encoder):
 
     Notes
     -----
-    One public version pads on the right and reads the last slot, so that the blocks see padding; nothing is padded
-    here.
+    Held to RecBole's nextitnet.py (7b02be5ec8). Versions are about that pad on the right and read the last slot, so
+    that the blocks see padding; nothing is padded here.
     """
 
     def __init__(self, dim: int, blocks: int = 6, kernel: int = 3) -> None:

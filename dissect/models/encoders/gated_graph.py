@@ -84,7 +84,8 @@ class NormalisedGraphEncoder(GatedGraphEncoder):
 
     Notes
     -----
-    One public version computes the graph's output and then reads the items as they came in; this one reads the output.
+    Held to RecBole-GNN's niser.py (632ef88858). A version is about that computes the graph's output and then reads the
+    items as they came in; this one reads the output.
     """
 
     def __init__(self, dim: int, steps: int = 1, dropout: float = 0.1) -> None:

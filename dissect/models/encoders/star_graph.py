@@ -26,11 +26,14 @@ class StarGraphEncoder(GatedGraphEncoder):
         Width d.
     steps : int, default 6
     highway : bool, default True
-        The authors' code defines the gate and never uses it: False computes what it does.
+        False leaves it out, as RecBole-GNN's version does.
 
     Notes
     -----
-    The paper has projections of h and s before their products, the authors' code none; here there are none.
+    The authors' code (bitbucket.org/nudtpanzq/sgnn-hn) could not be had. Of versions that follow it, RecBole-GNN's
+    (632ef88858; ours equals it on the same weights) has no gate, and that of
+    github.com/RickySkywalker/SR-PredictAO-official uses it as here. The paper has projections of h and s before their
+    products, neither of these has; here there are none.
     """
 
     PARTS = {

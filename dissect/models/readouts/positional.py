@@ -37,7 +37,7 @@ class PositionalAttentionReadout(SoftAttentionReadout):
 
 
 class StarAttentionReadout(PositionalAttentionReadout):
-    """The same with the session's star in it: ``a_i = q . sigmoid(W1 h_n + W2 h_i + W3 s)`` (SGNN-HN, Eq. 13).
+    """The same with the session's star in it: ``a_i = q . sigmoid(W1 h_n + W2 h_i + W_star s)`` (SGNN-HN, Eq. 13).
 
     Where an encoder has no star, the mean of the states stands in.
 

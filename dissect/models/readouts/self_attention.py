@@ -1,4 +1,7 @@
-"""GC-SAN's readout: self-attention blocks, of which the last click's state is read (Xu et al., IJCAI'19)."""
+"""GC-SAN's readout: self-attention blocks, of which the last click's state is read (Xu et al., IJCAI'19).
+
+doi 10.24963/ijcai.2019/547.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,13 @@ class SelfAttentionReadout(Readout):
     weight : float, default 0.6
         w, in [0, 1].
     dropout : float, default 0.2
+
+    Notes
+    -----
+    No code of the authors' was found. A public version (github.com/johnny12150/GC-SAN, 6231d3e1a7) has biases in the
+    attention and a map of its result, one block used over and over, and attention to the padding. The paper has none of
+    these: here blocks have weights of their own, and nothing is padded. Without them that version equals this on the
+    same weights.
     """
 
     def __init__(
