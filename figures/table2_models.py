@@ -50,7 +50,7 @@ def main() -> list[Path]:
         for variant, rows in found_in(suite).items():  # other settings: columns of their own
             key = f"{suite}, {variant}"
             names[key] = f"{VARIANTS[variant]}, {said}"
-            found[key] = dict(rows)
+            found[key] = rows
     labels = list(dict.fromkeys([*found["full"], *found["small"], *printed, *found["models, small"]]))
     labels = [*(label for label in labels if label not in controls), *dict.fromkeys(controls)]
     # Controls that count are the same runs in several suites: they alone make no column.
